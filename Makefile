@@ -1,0 +1,88 @@
+# Everything a user or a developer does, one target each. What takes more than a line is a script in scripts/.
+# `make` alone lists the targets. Works with GNU Make 3.81, which macOS still ships.
+
+MODULEDIR ?= $(PREFIX)/lib/redis/modules
+TARGET    := $(or $(CARGO_TARGET_DIR),target)
+RL_CLI    ?= redis-cli
+SERVERS   ?= installed redis valkey
+export RL_CLI
+
+ifneq ($(shell uname -s),Darwin)
+  LIBRARY := libredis_rl.so
+  PREFIX  ?= /usr
+else
+  LIBRARY := libredis_rl.dylib
+  PREFIX  ?= $(shell brew --prefix 2>/dev/null)
+  # bindgen finds Apple's libclang by itself, but not Homebrew's on Apple silicon.
+  ifeq ($(LIBCLANG_PATH)$(wildcard /Library/Developer/CommandLineTools/usr/lib/libclang.dylib \
+      /Applications/Xcode.app/Contents/Developer/Toolchains/XcodeDefault.xctoolchain/usr/lib/libclang.dylib),)
+    export LIBCLANG_PATH := $(PREFIX)/opt/llvm/lib
+  endif
+endif
+
+MODULE := $(TARGET)/release/$(LIBRARY)
+
+# Before a command: the tests and examples start the server that RL_SERVER names.
+WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
+
+.NOTPARALLEL:
+.PHONY: help setup build run test test-unit test-server test-servers test-long replay cluster cluster-stop \
+        lint fmt install clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+
+setup: ## install what building and testing need and the machine lacks
+	@scripts/setup
+
+build: setup ## build the module: target/release/libredis_rl.so
+	cargo build --release
+
+run: build ## start a server with the module on port 6379, or the next free one (PORT=n: exactly that one)
+	@scripts/run "$(MODULE)"
+
+test: setup test-unit test-server ## run all the tests
+
+test-unit: setup ## run the unit and property tests, which need no server
+	cargo test --lib
+
+test-server: setup ## run the server tests on the installed server, or on the one that RL_SERVER names
+	cargo build --example replay
+	$(WITH_SERVER) cargo test --test server
+
+test-servers: setup ## run the server tests on the installed server, Redis 8.2.3 and Valkey 9.1.2 (SERVERS='redis valkey': on these)
+	@scripts/test-servers $(SERVERS)
+
+test-long: setup ## run all the tests with many more random cases
+	cargo build --release --example replay
+	$(WITH_SERVER) RL_LONG=1 cargo test --release --lib --test server
+
+replay: setup ## what would this limit have done to my traffic? LOG=access.log LIMIT='SLIDING 60 1m'
+	@test -n "$$LOG" && test -n "$$LIMIT" || { echo "usage: make replay LOG=access.log LIMIT='SLIDING 60 1m'" >&2; exit 1; }
+	@$(WITH_SERVER) cargo run --release --example replay -- --limit "$$LIMIT" "$$LOG"
+
+cluster: build ## start a cluster of three primaries and three replicas with the module (PORT=n: the first of six ports)
+	@scripts/cluster start "$(MODULE)"
+
+cluster-stop: ## stop that cluster
+	@scripts/cluster stop
+
+lint: setup ## check the formatting, and run clippy
+	@scripts/setup lint
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+fmt: ## format the code
+	@scripts/setup lint
+	cargo fmt
+
+# Does not build: `make build` as yourself, then `sudo make install`. root often has no Rust.
+install: ## copy the built module into the server's module folder (MODULEDIR=dir, DESTDIR=dir)
+	@test -f "$(MODULE)" || { echo "make install: there is no $(MODULE) yet: run 'make build' first" >&2; exit 1; }
+	install -d "$(DESTDIR)$(MODULEDIR)"
+	install -m 755 "$(MODULE)" "$(DESTDIR)$(MODULEDIR)/$(LIBRARY)"
+	@echo "Add this line to the server's configuration and restart it:"
+	@echo "    loadmodule $(MODULEDIR)/$(LIBRARY)"
+
+clean: cluster-stop ## remove everything that was built or fetched
+	cargo clean

@@ -1,0 +1,79 @@
+//! `RL.INFO key [AT microseconds]`
+
+use super::decide::row;
+use super::errors::Error;
+use super::options::{Options, Word};
+use crate::limiter::limits::Resolution;
+use crate::limiter::{Limiter, Limits, Micros, Mode, Request};
+use crate::redis::{Call, Held, Key};
+
+/// The options.
+pub const WORDS: &[Word] = &[Word::At];
+
+/// A field's value.
+enum Value {
+    Text(String),
+    Integer(i64),
+}
+
+/// Tells all about a limiter: a map of names and values.
+pub fn run(call: &Call<'_>) -> Result<(), Error> {
+    let mut args = call.args();
+    let name = args.next().ok_or(Error::TooFew)?;
+    let now = Options::read_all(args, WORDS)?.now()?;
+
+    let mut key = Key::read(call, name);
+    let bytes = key.limiter_bytes();
+    match key.held() {
+        Held::RedisCell(_) | Held::Foreign => return Err(Error::NotALimiter),
+        Held::Limiter(limiter) if !limiter.is_idle(now) => {
+            let mut fields = describe(limiter, now);
+            fields.push(("bytes", integer(bytes)));
+            call.reply_map(fields.len());
+            for (name, value) in fields {
+                call.reply_text(name);
+                match value {
+                    Value::Text(text) => call.reply_text(&text),
+                    Value::Integer(integer) => call.reply_integer(integer),
+                }
+            }
+        }
+        Held::Nothing | Held::Limiter(_) => call.reply_null(),
+    }
+    Ok(())
+}
+
+fn describe(limiter: &Limiter, now: Micros) -> Vec<(&'static str, Value)> {
+    let limits = limiter.limits();
+    let [_, limit, _, wait, _] = row(&limiter.peek(now, Request { cost: 1, mode: Mode::Whole }));
+    let [_, _, remaining, _, reset] = row(&limiter.peek(now, Request::LOOK));
+    let mut fields = vec![
+        ("algorithm", Value::Text(limits.algorithm().name().into())),
+        ("limit", Value::Integer(limit)),
+    ];
+    match limits {
+        Limits::Bucket(limits) => fields.push(("rate", Value::Text(limits.rate.to_string()))),
+        Limits::FixedWindow(limits) => {
+            fields.push(("window_us", integer(limits.window.get())));
+            fields.extend(limits.align.map(|align| ("align_us", integer(align.get()))));
+        }
+        Limits::SlidingWindow(limits) => {
+            fields.push(("window_us", integer(limits.window.get())));
+            if let Resolution::Buckets(buckets) = limits.resolution {
+                fields.push(("buckets", integer(buckets)));
+            }
+        }
+    }
+    fields.extend([
+        ("used", integer(limiter.used(now))),
+        ("remaining", Value::Integer(remaining)),
+        ("wait_ms", Value::Integer(wait)),
+        ("reset_ms", Value::Integer(reset)),
+    ]);
+    fields.extend(limiter.entries(now).map(|entries| ("entries", integer(entries))));
+    fields
+}
+
+fn integer(value: impl TryInto<i64>) -> Value {
+    Value::Integer(value.try_into().unwrap_or(i64::MAX))
+}

@@ -1,0 +1,297 @@
+//! The table of all commands: registration, COMMAND INFO, DOCS and GETKEYS come from it, and the README's
+//! headings are tested against it.
+
+use std::ffi::CStr;
+
+use super::{
+    fixedwindow, info, internal, leakybucket, multi, peek, refund, reset, sliding, slidinglog,
+    throttle, tokenbucket,
+};
+use crate::handler;
+use crate::redis::config;
+use crate::redis::register::{Access, Argument, Command, Handler, Keys, Kind, Presence};
+
+const KEY: Argument = Argument::required(c"key", Kind::Key);
+const CAPACITY: Argument = Argument::required(c"capacity", Kind::Integer);
+const RATE: Argument = Argument::required(c"rate", Kind::Text);
+const LIMIT: Argument = Argument::required(c"limit", Kind::Integer);
+const WINDOW: Argument = Argument::required(c"window", Kind::Text);
+const COST: Argument = Argument::option(c"COST", c"n", Kind::Integer);
+const ALIGN: Argument = Argument::option(c"ALIGN", c"offset", Kind::Text);
+const BUCKETS: Argument = Argument::option(c"BUCKETS", c"n", Kind::Integer);
+const AT: Argument = Argument::option(c"AT", c"microseconds", Kind::Integer);
+const MODE: Argument = Argument::required(
+    c"mode",
+    Kind::OneOf(&[Argument::word(c"PARTIAL", c"partial"), Argument::word(c"FORCE", c"force")]),
+)
+.or_nothing();
+
+/// What redis-cell's command takes.
+const THROTTLE_ARGS: &[Argument] = &[
+    KEY,
+    Argument::required(c"max_burst", Kind::Integer),
+    Argument::required(c"count", Kind::Integer),
+    Argument::required(c"period", Kind::Integer),
+    Argument::required(c"quantity", Kind::Integer).or_nothing(),
+    AT,
+];
+
+/// A command that decides on one key.
+const fn deciding(
+    name: &'static CStr,
+    syntax: &'static str,
+    args: &'static [Argument],
+    summary: &'static CStr,
+    complexity: &'static CStr,
+    handler: Handler,
+) -> Command {
+    Command {
+        name,
+        syntax,
+        arity: -4,
+        flags: c"write fast",
+        acl: c"write fast",
+        keys: Keys::First,
+        access: Access::Update,
+        args,
+        summary,
+        complexity,
+        since: c"0.1.0",
+        presence: Presence::Always,
+        handler,
+    }
+}
+
+/// A command that looks at one key.
+const LOOKING: Command = Command {
+    name: c"",
+    syntax: "",
+    arity: -2,
+    flags: c"readonly fast",
+    acl: c"read fast",
+    keys: Keys::First,
+    access: Access::Look,
+    args: &[],
+    summary: c"",
+    complexity: c"O(1); O(log entries) for the sliding windows",
+    since: c"0.1.0",
+    presence: Presence::Always,
+    handler: handler!(peek::run),
+};
+
+/// A command for those who follow, not for users.
+const INTERNAL: Command = Command {
+    name: c"",
+    syntax: "",
+    arity: 3,
+    flags: c"write admin",
+    acl: c"admin dangerous",
+    keys: Keys::First,
+    access: Access::Update,
+    args: &[],
+    summary: c"",
+    complexity: c"O(1)",
+    since: c"0.1.0",
+    presence: Presence::Always,
+    handler: handler!(internal::run_apply),
+};
+
+/// All commands.
+pub const TABLE: &[Command] = &[
+    deciding(
+        c"RL.TOKENBUCKET",
+        "key capacity rate [COST n] [PARTIAL | FORCE] [AT microseconds]",
+        &[KEY, CAPACITY, RATE, COST, MODE, AT],
+        c"Takes units from a bucket that is refilled at a rate",
+        c"O(1)",
+        handler!(tokenbucket::run),
+    ),
+    deciding(
+        c"RL.LEAKYBUCKET",
+        "key capacity rate [COST n] [PARTIAL | FORCE] [AT microseconds]",
+        &[KEY, CAPACITY, RATE, COST, MODE, AT],
+        c"Puts units into a queue that is served at a rate, and tells the caller's turn",
+        c"O(1)",
+        handler!(leakybucket::run),
+    ),
+    deciding(
+        c"RL.FIXEDWINDOW",
+        "key limit window [ALIGN offset] [COST n] [PARTIAL | FORCE] [AT microseconds]",
+        &[KEY, LIMIT, WINDOW, ALIGN, COST, MODE, AT],
+        c"Counts units in one window after the other",
+        c"O(1)",
+        handler!(fixedwindow::run),
+    ),
+    deciding(
+        c"RL.SLIDING",
+        "key limit window [BUCKETS n] [COST n] [PARTIAL | FORCE] [AT microseconds]",
+        &[KEY, LIMIT, WINDOW, BUCKETS, COST, MODE, AT],
+        c"Counts units in a window that slides, in a bounded number of entries",
+        c"O(1) amortised for a grant, O(log buckets) for a denial",
+        handler!(sliding::run),
+    ),
+    deciding(
+        c"RL.SLIDINGLOG",
+        "key limit window [COST n] [PARTIAL | FORCE] [AT microseconds]",
+        &[KEY, LIMIT, WINDOW, COST, MODE, AT],
+        c"Counts units in a window that slides, with an entry for every hit",
+        c"O(1) amortised for a grant, O(log entries) for a denial",
+        handler!(slidinglog::run),
+    ),
+    Command {
+        name: c"RL.PEEK",
+        syntax: "key [COST n] [AT microseconds]",
+        args: &[KEY, COST, AT],
+        summary: c"Tells what a request would be answered, and takes nothing",
+        handler: handler!(peek::run),
+        ..LOOKING
+    },
+    Command {
+        name: c"RL.INFO",
+        syntax: "key [AT microseconds]",
+        args: &[KEY, AT],
+        summary: c"Tells all about a limiter",
+        handler: handler!(info::run),
+        ..LOOKING
+    },
+    Command {
+        name: c"RL.REFUND",
+        syntax: "key units [AT microseconds]",
+        arity: -3,
+        flags: c"write fast",
+        acl: c"write fast",
+        keys: Keys::First,
+        access: Access::Update,
+        args: &[KEY, Argument::required(c"units", Kind::Integer), AT],
+        summary: c"Gives units back, the newest first",
+        complexity: c"O(1); O(entries given back) for the sliding windows",
+        since: c"0.1.0",
+        presence: Presence::Always,
+        handler: handler!(refund::run),
+    },
+    Command {
+        name: c"RL.RESET",
+        syntax: "key [key ...]",
+        arity: -2,
+        flags: c"write",
+        acl: c"write slow",
+        keys: Keys::All,
+        access: Access::Remove,
+        args: &[KEY.repeated()],
+        summary: c"Forgets limiters",
+        complexity: c"O(keys)",
+        since: c"0.1.0",
+        presence: Presence::Always,
+        handler: handler!(reset::run),
+    },
+    Command {
+        name: c"RL.MULTI",
+        syntax: "numkeys key [key ...] limit [limit ...] [FORCE] [AT microseconds]",
+        arity: -4,
+        flags: c"write",
+        acl: c"write slow",
+        keys: Keys::Counted,
+        access: Access::Update,
+        args: &[
+            Argument::required(c"numkeys", Kind::Integer),
+            KEY.repeated(),
+            Argument::required(c"limit", Kind::Text).repeated(),
+            Argument::word(c"FORCE", c"force").or_nothing(),
+            AT,
+        ],
+        summary: c"Decides several limits at once: all grant, or nothing is taken from any",
+        complexity: c"O(keys)",
+        since: c"0.1.0",
+        presence: Presence::Always,
+        handler: handler!(multi::run),
+    },
+    Command {
+        name: c"RL.THROTTLE",
+        syntax: "key max_burst count period [quantity] [AT microseconds]",
+        arity: -5,
+        args: THROTTLE_ARGS,
+        summary: c"RL.TOKENBUCKET with the arguments and the reply of redis-cell",
+        ..deciding(c"", "", &[], c"", c"O(1)", handler!(throttle::run))
+    },
+    Command {
+        name: c"CL.THROTTLE",
+        syntax: "key max_burst count period [quantity] [AT microseconds]",
+        arity: -5,
+        args: THROTTLE_ARGS,
+        summary: c"RL.TOKENBUCKET with the arguments and the reply of redis-cell",
+        presence: Presence::IfFree(config::cl_throttle),
+        ..deciding(c"", "", &[], c"", c"O(1)", handler!(throttle::run))
+    },
+    Command {
+        name: internal::APPLY_COMMAND,
+        syntax: "key effect",
+        args: &[KEY, Argument::required(c"effect", Kind::Text)],
+        summary: c"Internal: applies what a grant or a refund did on the primary",
+        handler: handler!(internal::run_apply),
+        ..INTERNAL
+    },
+    Command {
+        name: crate::redis::datatype::RESTORE_COMMAND,
+        syntax: "key state",
+        args: &[KEY, Argument::required(c"state", Kind::Text)],
+        summary: c"Internal: makes a key of the bytes of a limiter",
+        complexity: c"O(entries)",
+        handler: handler!(internal::run_restore),
+        ..INTERNAL
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writes arguments as a syntax line does.
+    fn syntax(args: &[Argument], between: &str) -> String {
+        let words: Vec<_> = args.iter().map(word).collect();
+        words.join(between)
+    }
+
+    fn word(argument: &Argument) -> String {
+        let name = argument.name.to_str().unwrap();
+        let token = argument.token.map(|token| token.to_str().unwrap());
+        let mut word = match (&argument.kind, token) {
+            (Kind::OneOf(choices), _) => syntax(choices, " | "),
+            (Kind::Block(parts), _) => syntax(parts, " "),
+            (Kind::Token, Some(token)) => token.into(),
+            (_, Some(token)) => format!("{token} {name}"),
+            (_, None) => name.into(),
+        };
+        if argument.multiple {
+            word = format!("{word} [{word} ...]");
+        }
+        if argument.optional { format!("[{word}]") } else { word }
+    }
+
+    #[test]
+    fn the_syntax_line_of_every_command_says_what_its_arguments_say() {
+        for command in TABLE {
+            assert_eq!(command.syntax, syntax(command.args, " "), "{:?}", command.name);
+        }
+    }
+
+    #[test]
+    fn the_readme_has_a_heading_for_every_command_of_users() {
+        let readme = include_str!("../../README.md");
+        for command in TABLE {
+            let name = command.name.to_str().unwrap();
+            let heading = format!("\n### {name} {}\n", command.syntax);
+            let internal = name.starts_with("RL._");
+            assert_eq!(readme.contains(&heading), !internal, "{heading}");
+        }
+    }
+
+    #[test]
+    fn the_arity_of_every_command_is_what_its_arguments_say() {
+        for command in TABLE {
+            let required = command.args.iter().filter(|argument| !argument.optional).count() + 1;
+            let open = command.args.iter().any(|argument| argument.optional || argument.multiple);
+            let arity = i32::try_from(required).unwrap() * if open { -1 } else { 1 };
+            assert_eq!(command.arity, arity, "{:?}", command.name);
+        }
+    }
+}

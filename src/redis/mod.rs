@@ -1,0 +1,30 @@
+//! The border to the server: every `unsafe` line, every raw call of the module API.
+//!
+//! Above it, nothing is unsafe: a command sees a [`Call`] with its arguments, a [`Key`], a clock and replies.
+//! The crate redis-module offers wrappers of its own, but they cost a vector of retained strings a
+//! call, panic on bytes that clients can send, and cannot be used on Redis 7.0 for what is newer. So only its raw
+//! bindings serve here, through one list of what we call (`api`).
+//!
+//! | file | what is in it |
+//! | --- | --- |
+//! | `api` | the server's functions that we use, checked once at load |
+//! | `register` | loading: version check, commands and their descriptions |
+//! | `args` | a call and its arguments |
+//! | `key` | an open key: what it holds, storing, expiry |
+//! | `datatype` | the native type `ratelimit`: what the server does with a value |
+//! | `replicate` | what replicas and the append-only file are told |
+//! | `clock`, `reply`, `config`, `stats` | as their names say |
+
+pub mod api;
+pub mod args;
+pub mod clock;
+pub mod config;
+pub mod datatype;
+pub mod key;
+pub mod register;
+pub mod replicate;
+pub mod reply;
+pub mod stats;
+
+pub use args::{Arg, Args, Call};
+pub use key::{Held, Key};

@@ -1,0 +1,414 @@
+//! Loading the module: the version check, the type, the settings, and the commands with all that the server tells
+//! its clients about them (COMMAND INFO, DOCS and GETKEYS, ACL categories).
+//!
+//! A command is described by a [`Command`]; `commands::TABLE` lists them all.
+
+use std::ffi::{CStr, CString, c_char, c_int};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::{null, null_mut};
+
+use redis_module::{Context, raw};
+
+use super::{Call, api, config, datatype};
+
+/// A command, as it is declared.
+pub struct Command {
+    /// The name, with its prefix: `RL.PEEK`.
+    pub name: &'static CStr,
+    /// What follows the name, as documentation shows it.
+    pub syntax: &'static str,
+    /// How many words a call has, the name included; negative: at least so many.
+    pub arity: c_int,
+    /// The server's flags, separated by spaces.
+    pub flags: &'static CStr,
+    /// ACL categories, separated by spaces; where the server has them for modules.
+    pub acl: &'static CStr,
+    /// Which of the arguments are keys.
+    pub keys: Keys,
+    /// What is done to them.
+    pub access: Access,
+    /// The arguments, for COMMAND DOCS.
+    pub args: &'static [Argument],
+    /// What the command does, in a line.
+    pub summary: &'static CStr,
+    /// What it costs.
+    pub complexity: &'static CStr,
+    /// The version of redis-rl that had it first.
+    pub since: &'static CStr,
+    /// Whether it is there at all.
+    pub presence: Presence,
+    /// The handler, made by [`handler!`](crate::handler).
+    pub handler: Handler,
+}
+
+/// A handler as the server calls it.
+pub type Handler = unsafe extern "C" fn(
+    *mut raw::RedisModuleCtx,
+    *mut *mut raw::RedisModuleString,
+    c_int,
+) -> c_int;
+
+/// Whether a command is there.
+#[derive(Clone, Copy)]
+pub enum Presence {
+    /// It is, or the module is not loaded.
+    Always,
+    /// It is if this setting says so, unless another module has a command of that name.
+    IfFree(fn() -> bool),
+}
+
+/// Where a command's keys are.
+#[derive(Clone, Copy)]
+pub enum Keys {
+    /// The first argument.
+    First,
+    /// All arguments.
+    All,
+    /// As many as the first argument says, after it.
+    Counted,
+}
+
+/// What a command does to its keys.
+#[derive(Clone, Copy)]
+pub enum Access {
+    /// It reads them.
+    Look,
+    /// It reads and changes them.
+    Update,
+    /// It deletes them.
+    Remove,
+}
+
+impl Access {
+    const fn flags(self) -> u32 {
+        match self {
+            Self::Look => raw::REDISMODULE_CMD_KEY_RO | raw::REDISMODULE_CMD_KEY_ACCESS,
+            Self::Update => {
+                raw::REDISMODULE_CMD_KEY_RW
+                    | raw::REDISMODULE_CMD_KEY_ACCESS
+                    | raw::REDISMODULE_CMD_KEY_UPDATE
+            }
+            Self::Remove => raw::REDISMODULE_CMD_KEY_RM | raw::REDISMODULE_CMD_KEY_DELETE,
+        }
+    }
+}
+
+/// An argument, for COMMAND DOCS.
+pub struct Argument {
+    /// Its name.
+    pub name: &'static CStr,
+    /// The word before it, if there is one.
+    pub token: Option<&'static CStr>,
+    /// What it is.
+    pub kind: Kind,
+    /// Whether it may be left out.
+    pub optional: bool,
+    /// Whether there may be several.
+    pub multiple: bool,
+}
+
+/// What an argument is.
+pub enum Kind {
+    /// The name of a key.
+    Key,
+    /// Any text.
+    Text,
+    /// An integer.
+    Integer,
+    /// A word that stands for itself.
+    Token,
+    /// One of these.
+    OneOf(&'static [Argument]),
+    /// All of these, in order.
+    Block(&'static [Argument]),
+}
+
+impl Argument {
+    /// An argument that must be there.
+    #[must_use]
+    pub const fn required(name: &'static CStr, kind: Kind) -> Self {
+        Self { name, token: None, kind, optional: false, multiple: false }
+    }
+
+    /// An option with a value: `TOKEN value`.
+    #[must_use]
+    pub const fn option(token: &'static CStr, name: &'static CStr, kind: Kind) -> Self {
+        Self { name, token: Some(token), kind, optional: true, multiple: false }
+    }
+
+    /// A word that stands for itself.
+    #[must_use]
+    pub const fn word(token: &'static CStr, name: &'static CStr) -> Self {
+        Self { name, token: Some(token), kind: Kind::Token, optional: false, multiple: false }
+    }
+
+    /// The same, but it may be left out.
+    #[must_use]
+    pub const fn or_nothing(self) -> Self {
+        Self { optional: true, ..self }
+    }
+
+    /// The same, but there may be several.
+    #[must_use]
+    pub const fn repeated(self) -> Self {
+        Self { multiple: true, ..self }
+    }
+}
+
+/// Makes a [`Handler`] of a function `fn(&Call) -> Result<(), E>`, where `E` is an error's text.
+#[macro_export]
+macro_rules! handler {
+    ($run:path) => {{
+        unsafe extern "C" fn handler(
+            ctx: *mut redis_module::raw::RedisModuleCtx,
+            argv: *mut *mut redis_module::raw::RedisModuleString,
+            argc: std::ffi::c_int,
+        ) -> std::ffi::c_int {
+            // SAFETY: the server calls a command with its context and so many arguments.
+            unsafe { $crate::redis::register::run(ctx, argv, argc, $run) }
+        }
+        handler
+    }};
+}
+
+/// Runs a command and replies its error, if it ends in one.
+///
+/// A panic would leave through the server's frames and abort it. There is none that input can reach; should one be
+/// left, the request fails and the server stays.
+///
+/// # Safety
+///
+/// The arguments are those with which the server called a command.
+#[inline]
+pub unsafe fn run<E: Into<CString>>(
+    ctx: *mut raw::RedisModuleCtx,
+    argv: *mut *mut raw::RedisModuleString,
+    argc: c_int,
+    command: fn(&Call<'_>) -> Result<(), E>,
+) -> c_int {
+    let count = usize::try_from(argc).unwrap_or_default();
+    // SAFETY: the server calls with an array of so many strings, which it keeps meanwhile.
+    let arguments = unsafe { std::slice::from_raw_parts(argv, count) };
+    // SAFETY: the same.
+    let call = unsafe { Call::new(ctx, arguments) };
+    match catch_unwind(AssertUnwindSafe(|| command(&call))) {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => call.reply_error(&error.into()),
+        Err(_) => call.reply_error(c"ERR internal error in redis-rl, please report it"),
+    }
+    api::OK
+}
+
+/// The oldest server that has all we call: Redis 7.0.5. Valkey says it is a Redis 7.2.4.
+const OLDEST: (c_int, &str) = (0x0007_0005, "Redis 7.0.5 or Valkey 8.0");
+
+/// Sets the module up in a server; an error says why that cannot be.
+///
+/// # Errors
+///
+/// What the log is to say.
+pub fn load(ctx: &Context, commands: &[Command]) -> Result<(), String> {
+    let (log, ctx) = (ctx, ctx.ctx);
+    if let Some(function) = api::first_missing() {
+        return Err(format!(
+            "this server is too old: it has no {function}. {} is needed",
+            OLDEST.1
+        ));
+    }
+    // SAFETY: the function takes nothing and reads one number of the server's.
+    let version = unsafe { api::get_server_version() };
+    if version < OLDEST.0 {
+        let [_, major, minor, patch] = version.to_be_bytes();
+        return Err(format!(
+            "this server is too old: it is {major}.{minor}.{patch}, and {} is needed",
+            OLDEST.1
+        ));
+    }
+    // SAFETY: the context is the one with which the server loads the module.
+    if !unsafe { datatype::create(ctx) } {
+        return Err("the server refuses the data type ratelimit".into());
+    }
+    // SAFETY: as above.
+    unsafe { api::set_module_options(ctx, options()) };
+    // SAFETY: as above.
+    if !unsafe { config::load(ctx) } {
+        return Err("the server refuses the settings rl.*".into());
+    }
+    for command in commands {
+        let optional = match command.presence {
+            Presence::Always => false,
+            Presence::IfFree(wanted) if wanted() => true,
+            Presence::IfFree(_) => continue,
+        };
+        // SAFETY: as above.
+        match unsafe { register(ctx, command) } {
+            Err(reason) if optional => log.log_notice(&format!("{reason}: the name is taken")),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// The module's options. They are set in one call, since a second would overwrite the first.
+fn options() -> c_int {
+    let mut options = raw::REDISMODULE_OPTIONS_HANDLE_IO_ERRORS
+        | raw::REDISMODULE_OPTION_NO_IMPLICIT_SIGNAL_MODIFIED
+        | raw::REDISMODULE_OPTIONS_HANDLE_REPL_ASYNC_LOAD;
+    if is_valkey() {
+        // VALKEYMODULE_OPTIONS_HANDLE_ATOMIC_SLOT_MIGRATION: without it CLUSTER MIGRATESLOTS refuses.
+        options |= 1 << 5;
+    }
+    options.cast_signed()
+}
+
+/// Whether the server is Valkey, which alone has functions under that name.
+fn is_valkey() -> bool {
+    let mut function = null_mut::<std::ffi::c_void>();
+    // SAFETY: the name is a C string, and the server writes a pointer to the place given.
+    let found = unsafe { api::get_api(c"ValkeyModule_Alloc".as_ptr(), (&raw mut function).cast()) };
+    found == api::OK
+}
+
+/// Registers one command.
+///
+/// # Safety
+///
+/// `ctx` is the context with which the server loads the module.
+unsafe fn register(ctx: *mut raw::RedisModuleCtx, command: &Command) -> Result<(), String> {
+    let refused =
+        |what: &str| format!("the server refuses {what} of {}", command.name.to_string_lossy());
+    let (name, flags) = (command.name.as_ptr(), command.flags.as_ptr());
+    // SAFETY: the context is the caller's, and the texts are C strings.
+    let created = unsafe { api::create_command(ctx, name, Some(command.handler), flags, 0, 0, 0) };
+    if created != api::OK {
+        return Err(refused("the registration"));
+    }
+    // SAFETY: as above.
+    let registered = unsafe { api::get_command(ctx, name) };
+    let mut keys = key_specs(command);
+    let mut args = Arguments::default();
+    let info = raw::RedisModuleCommandInfo {
+        version: &raw const INFO_VERSION,
+        summary: command.summary.as_ptr(),
+        complexity: command.complexity.as_ptr(),
+        since: command.since.as_ptr(),
+        history: null_mut(),
+        tips: null(),
+        arity: command.arity,
+        key_specs: keys.as_mut_ptr(),
+        args: args.list(command.args),
+    };
+    // SAFETY: the command is the one just made; the server copies what the description points to.
+    if unsafe { api::set_command_info(registered, &raw const info) } != api::OK {
+        return Err(refused("the description"));
+    }
+    // SAFETY: as above.
+    match unsafe { api::set_command_acl_categories(registered, command.acl.as_ptr()) } {
+        Some(status) if status != api::OK => Err(refused("the ACL categories")),
+        _ => Ok(()),
+    }
+}
+
+/// The layout of the structures below, by which servers read those of other versions.
+static INFO_VERSION: raw::RedisModuleCommandInfoVersion = raw::RedisModuleCommandInfoVersion {
+    version: 1,
+    sizeof_historyentry: size_of::<raw::RedisModuleCommandHistoryEntry>(),
+    sizeof_keyspec: size_of::<raw::RedisModuleCommandKeySpec>(),
+    sizeof_arg: size_of::<raw::RedisModuleCommandArg>(),
+};
+
+/// Where the command's keys are, and an empty element that ends the list.
+fn key_specs(command: &Command) -> [raw::RedisModuleCommandKeySpec; 2] {
+    use raw::RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_KEYNUM as KEYNUM;
+    use raw::RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_RANGE as RANGE;
+    type Range = raw::RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1;
+    type KeyNum = raw::RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2;
+
+    let range = |lastkey| raw::RedisModuleCommandKeySpec__bindgen_ty_2 {
+        range: Range { lastkey, keystep: 1, limit: 0 },
+    };
+    // Positions of a range count from where the search begins, -1 being the last argument.
+    let (find_keys_type, fk) = match command.keys {
+        Keys::First => (RANGE, range(0)),
+        Keys::All => (RANGE, range(-1)),
+        Keys::Counted => {
+            let keynum = KeyNum { keynumidx: 0, firstkey: 1, keystep: 1 };
+            (KEYNUM, raw::RedisModuleCommandKeySpec__bindgen_ty_2 { keynum })
+        }
+    };
+    let spec = |flags, begin_search_type| raw::RedisModuleCommandKeySpec {
+        notes: null(),
+        flags,
+        begin_search_type,
+        bs: raw::RedisModuleCommandKeySpec__bindgen_ty_1 {
+            index: raw::RedisModuleCommandKeySpec__bindgen_ty_1__bindgen_ty_1 { pos: 1 },
+        },
+        find_keys_type,
+        fk,
+    };
+    let index = raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INDEX;
+    let end = raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INVALID;
+    [spec(u64::from(command.access.flags()), index), spec(0, end)]
+}
+
+/// The lists of arguments that a description points to, kept until the server has copied them.
+#[derive(Default)]
+struct Arguments(Vec<Vec<raw::RedisModuleCommandArg>>);
+
+impl Arguments {
+    /// A list in the server's form, ended by an empty element.
+    fn list(&mut self, arguments: &[Argument]) -> *mut raw::RedisModuleCommandArg {
+        let mut list: Vec<_> = arguments.iter().map(|argument| self.argument(argument)).collect();
+        list.push(EMPTY_ARGUMENT);
+        let start = list.as_mut_ptr();
+        self.0.push(list); // moves the vector, not what it holds
+        start
+    }
+
+    fn argument(&mut self, argument: &Argument) -> raw::RedisModuleCommandArg {
+        use raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_BLOCK as BLOCK;
+        use raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_INTEGER as INTEGER;
+        use raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_KEY as KEY;
+        use raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_ONEOF as ONE_OF;
+        use raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_PURE_TOKEN as TOKEN;
+        use raw::RedisModuleCommandArgType_REDISMODULE_ARG_TYPE_STRING as TEXT;
+
+        let (type_, key_spec_index, subargs) = match argument.kind {
+            Kind::Key => (KEY, 0, null_mut()),
+            Kind::Text => (TEXT, -1, null_mut()),
+            Kind::Integer => (INTEGER, -1, null_mut()),
+            Kind::Token => (TOKEN, -1, null_mut()),
+            Kind::OneOf(choices) => (ONE_OF, -1, self.list(choices)),
+            Kind::Block(parts) => (BLOCK, -1, self.list(parts)),
+        };
+        let mut flags = raw::REDISMODULE_CMD_ARG_NONE;
+        if argument.optional {
+            flags |= raw::REDISMODULE_CMD_ARG_OPTIONAL;
+        }
+        if argument.multiple {
+            flags |= raw::REDISMODULE_CMD_ARG_MULTIPLE;
+        }
+        raw::RedisModuleCommandArg {
+            name: argument.name.as_ptr(),
+            type_,
+            key_spec_index,
+            token: argument.token.map_or(null::<c_char>(), CStr::as_ptr),
+            flags: flags.cast_signed(),
+            subargs,
+            ..EMPTY_ARGUMENT
+        }
+    }
+}
+
+const EMPTY_ARGUMENT: raw::RedisModuleCommandArg = raw::RedisModuleCommandArg {
+    name: null(),
+    type_: 0,
+    key_spec_index: -1,
+    token: null(),
+    summary: null(),
+    since: null(),
+    flags: 0,
+    deprecated_since: null(),
+    subargs: null_mut(),
+    display_text: null(),
+};

@@ -1,0 +1,167 @@
+//! Bad input of any kind gets an error with a code, the parameter and its bounds, and changes nothing.
+
+use proptest::prelude::*;
+use redis::Value;
+
+use crate::client::{digest, error, send, try_send};
+use crate::server::Server;
+
+#[test]
+fn bad_input_gets_a_clear_error_and_changes_nothing() {
+    let server = Server::start().unwrap();
+    let mut connection = server.connection().unwrap();
+    let units = "must be an integer from 0 to 1000000000000";
+    let rows: &[(&str, &str)] = &[
+        ("RL.TOKENBUCKET k x 1", &format!("ERR capacity {units}")),
+        ("RL.TOKENBUCKET k -1 1", &format!("ERR capacity {units}")),
+        ("RL.TOKENBUCKET k 1.5 1", &format!("ERR capacity {units}")),
+        ("RL.TOKENBUCKET k 1000000000001 1", &format!("ERR capacity {units}")),
+        ("RL.TOKENBUCKET k 99999999999999999999999999 1", &format!("ERR capacity {units}")),
+        ("RL.TOKENBUCKET k 1 0", "ERR rate must be"),
+        ("RL.TOKENBUCKET k 1 -1", "ERR rate must be"),
+        ("RL.TOKENBUCKET k 1 nan", "ERR rate must be"),
+        ("RL.TOKENBUCKET k 1 1e3", "ERR rate must be"),
+        ("RL.TOKENBUCKET k 1 1/0", "ERR rate must be"),
+        ("RL.TOKENBUCKET k 1 1000000001", "ERR rate must be"),
+        ("RL.SLIDING k x 1m", &format!("ERR limit {units}")),
+        ("RL.SLIDING k 1 0", "ERR window must be a duration"),
+        ("RL.SLIDING k 1 999us", "ERR window must be a duration"),
+        ("RL.SLIDING k 1 3651d", "ERR window must be a duration"),
+        ("RL.SLIDING k 1 1M", "ERR window must be a duration"),
+        ("RL.SLIDING k 1 1m BUCKETS 0", "ERR BUCKETS must be an integer from 1 to 1024"),
+        ("RL.SLIDING k 1 1m BUCKETS 1025", "ERR BUCKETS must be an integer from 1 to 1024"),
+        ("RL.SLIDING k 1 1m BUCKETS", "ERR BUCKETS must be followed by its value"),
+        ("RL.SLIDING k 1 1m BUCKETS 2 buckets 2", "ERR BUCKETS must be given once"),
+        ("RL.SLIDING k 1 1m COST -1", &format!("ERR COST {units}")),
+        ("RL.SLIDING k 1 1m COST 1000000000001", &format!("ERR COST {units}")),
+        ("RL.SLIDING k 1 1m COST", "ERR COST must be followed by its value"),
+        ("RL.SLIDING k 1 1m COST 1 COST 1", "ERR COST must be given once"),
+        ("RL.SLIDING k 1 1m FORCE FORCE", "ERR FORCE must be given once"),
+        ("RL.SLIDING k 1 1m PARTIAL FORCE", "ERR PARTIAL and FORCE exclude each other"),
+        ("RL.SLIDING k 1 1m AT 1", "ERR AT is for tests"),
+        ("RL.SLIDING k 1 1m AT x", "ERR AT must be microseconds"),
+        ("RL.SLIDING k 1 1m AT 9007199254740992", "ERR AT must be microseconds"),
+        ("RL.SLIDING k 1 1m ALIGN 1", "ERR unknown option, it must be one of BUCKETS, COST"),
+        ("RL.TOKENBUCKET k 1 1 BUCKETS 1", "ERR unknown option, it must be one of COST"),
+        ("RL.TOKENBUCKET k 1 1 what", "ERR unknown option"),
+        ("RL.FIXEDWINDOW k 1 1m ALIGN x", "ERR ALIGN must be a duration"),
+        ("RL.FIXEDWINDOW k 1 1m ALIGN --1h", "ERR ALIGN must be a duration"),
+        (
+            "RL.SLIDINGLOG k 100001 1m",
+            "ERR limit must be an integer from 0 to 100000 (the setting rl.max-log-entries); RL.SLIDING takes larger ones",
+        ),
+        ("RL.PEEK k COST x", &format!("ERR COST {units}")),
+        ("RL.PEEK k FORCE", "ERR unknown option, it must be one of COST, AT"),
+        ("RL.REFUND k -1", &format!("ERR units {units}")),
+        ("RL.INFO k COST 1", "ERR unknown option, it must be one of AT"),
+        ("RL._APPLY k nonsense", "ERR effect must be"),
+        ("RL._RESTORE k nonsense", "ERR state must be"),
+        ("RL.TOKENBUCKET", "ERR wrong number of arguments"),
+        ("RL.TOKENBUCKET k 1", "ERR wrong number of arguments"),
+        ("RL.PEEK", "ERR wrong number of arguments"),
+        ("RL.REFUND k", "ERR wrong number of arguments"),
+        ("RL.RESET", "ERR wrong number of arguments"),
+    ];
+    send::<Vec<i64>>(&mut connection, "RL.SLIDING k 5 1m");
+    let before = digest(&mut connection, "k");
+    for (line, expected) in rows {
+        let words: Vec<_> = line.split(' ').map(str::as_bytes).collect();
+        let found = error(&mut connection, &words);
+        assert!(found.starts_with(expected), "{line}\n found {found}\n wants {expected}");
+    }
+    assert_eq!(digest(&mut connection, "k"), before);
+    assert_eq!(send::<i64>(&mut connection, "DBSIZE"), 1);
+}
+
+#[test]
+fn no_error_repeats_what_the_client_sent() {
+    let server = Server::start().unwrap();
+    let mut connection = server.connection().unwrap();
+    let hostile = b"\xff\r\n-ERR\0<script>";
+    for position in 1..8 {
+        let mut words: Vec<&[u8]> =
+            vec![b"RL.SLIDING", b"k", b"1", b"1m", b"COST", b"1", b"BUCKETS", b"2"];
+        words[position] = hostile;
+        if let Err(error) = try_send::<Value>(&mut connection, &words) {
+            let text = crate::client::text(&error);
+            assert!(!text.contains("script") && text.is_ascii(), "{text}");
+        }
+    }
+    assert_eq!(send::<String>(&mut connection, "PING"), "PONG");
+}
+
+#[test]
+fn a_key_may_be_any_bytes() {
+    let server = Server::start().unwrap();
+    let mut connection = server.connection().unwrap();
+    let long = vec![b'x'; 100_000];
+    for key in [&b""[..], b"\0", b"\xff\xfe", b"a b\r\n", "\u{1f600}".as_bytes(), &long] {
+        let reply: Vec<i64> =
+            try_send(&mut connection, &[b"RL.TOKENBUCKET", key, b"5", b"5/m"]).unwrap();
+        assert_eq!(reply[2], 4);
+        let reply: Vec<i64> = try_send(&mut connection, &[b"RL.PEEK", key]).unwrap();
+        assert_eq!(reply[2], 4);
+    }
+}
+
+/// A word as hostile clients would choose it: near what is right, or far from it.
+fn word() -> impl Strategy<Value = Vec<u8>> {
+    let near = prop::sample::select(vec![
+        "k",
+        "0",
+        "1",
+        "-1",
+        "1000000000000",
+        "18446744073709551616",
+        "1/60",
+        "100/1m",
+        "1m",
+        "1ms",
+        "3650d",
+        "0.5",
+        "COST",
+        "PARTIAL",
+        "FORCE",
+        "BUCKETS",
+        "ALIGN",
+        "AT",
+        "-8h",
+        "2",
+        "TOKENBUCKET",
+        "SLIDING",
+        "FIXEDWINDOW",
+    ]);
+    prop_oneof![
+        4 => near.prop_map(|word| word.as_bytes().to_vec()),
+        1 => prop::collection::vec(any::<u8>(), 0..12),
+    ]
+}
+
+#[test]
+fn random_words_never_stop_the_server() {
+    let mut server = Server::builder().virtual_clock().start().unwrap();
+    let mut connection = server.connection().unwrap();
+    let commands: Vec<String> = send(&mut connection, "COMMAND LIST FILTERBY MODULE rl");
+    let cases = if std::env::var_os("RL_LONG").is_some() { 100_000 } else { 5_000 };
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
+        cases,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    });
+    let connection = std::cell::RefCell::new(connection);
+    let call = (prop::sample::select(commands), prop::collection::vec(word(), 0..9));
+    runner
+        .run(&call, |(command, args)| {
+            let mut words = vec![command.as_bytes()];
+            words.extend(args.iter().map(Vec::as_slice));
+            if let Err(error) = try_send::<Value>(&mut connection.borrow_mut(), &words) {
+                let text = crate::client::text(&error);
+                let code = text.split(' ').next().unwrap_or_default();
+                prop_assert!(["ERR", "WRONGTYPE", "OOM"].contains(&code), "{}", text);
+                prop_assert!(!text.contains("internal error"), "{}", text);
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert!(server.is_alive());
+}

@@ -1,0 +1,20 @@
+//! The server tests: one file a promise. They start real servers and never link the crate.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::float_arithmetic,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a test fails by a panic"
+)]
+
+mod client;
+mod commands;
+mod errors;
+mod load;
+mod readme;
+mod replay;
+mod server;

@@ -1,0 +1,269 @@
+//! Throwaway servers with the module, for tests and examples.
+//!
+//! ```text
+//! Server::builder() ... .start()?   a process of its own, in a folder of its own, on a port of its own
+//! drop(server)                      kills the process and removes the folder
+//! ```
+//!
+//! The binary is the one that the variable RL_SERVER names, else `redis-server` or `valkey-server` from
+//! PATH. Servers listen on loopback alone. A port is asked of the system and freed again for the server; should
+//! another program take it in between, the server says so and the next port is tried.
+
+#![allow(dead_code, reason = "each of the binaries that use this file uses a part of it")]
+
+use std::env::{
+    self,
+    consts::{DLL_PREFIX, DLL_SUFFIX},
+};
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tempfile::TempDir;
+
+/// How long a server may take to start, to stop, or to catch up with its primary.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a server is to be started with.
+#[derive(Clone, Default)]
+pub struct Builder {
+    settings: Vec<String>,
+    without_module: bool,
+}
+
+impl Builder {
+    /// A line of the server's configuration, read after the module is loaded.
+    pub fn setting(mut self, line: impl Into<String>) -> Self {
+        self.settings.push(line.into());
+        self
+    }
+
+    /// Clients may give the time.
+    pub fn virtual_clock(self) -> Self {
+        self.setting("rl.client-clock yes")
+    }
+
+    /// A server without the module.
+    pub fn without_module(mut self) -> Self {
+        self.without_module = true;
+        self
+    }
+
+    /// A replica of another server.
+    pub fn replica_of(self, primary: &Server) -> Self {
+        self.setting(format!("replicaof 127.0.0.1 {}", primary.port))
+    }
+
+    /// Starts the server, and waits until it answers.
+    pub fn start(&self) -> Result<Server> {
+        let mut taken = 0;
+        loop {
+            let dir = tempfile::tempdir().context("no temporary folder")?;
+            let mut server = Server { builder: self.clone(), dir, port: free_port()?, child: None };
+            match server.spawn() {
+                Err(_) if taken < 5 && server.log().contains("Address already in use") => {
+                    taken += 1;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(server),
+            }
+        }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    builder: Builder,
+    dir: TempDir,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Server {
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// A server with the module and nothing special.
+    pub fn start() -> Result<Self> {
+        Self::builder().start()
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        let bytes = fs::read(self.dir().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    pub fn connection(&self) -> Result<redis::Connection> {
+        let client = redis::Client::open(("127.0.0.1", self.port))?;
+        let connection = client.get_connection_with_timeout(PATIENCE)?;
+        connection.set_read_timeout(Some(PATIENCE * 2))?;
+        Ok(connection)
+    }
+
+    /// Whether the process still runs.
+    pub fn is_alive(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// Ends the server in order; with `save` it writes its data first.
+    pub fn shutdown(&mut self, save: bool) -> Result<()> {
+        let how = if save { "SAVE" } else { "NOSAVE" };
+        let mut connection = self.connection()?;
+        // The connection breaks instead of an answer.
+        let _ = redis::cmd("SHUTDOWN").arg(how).query::<()>(&mut connection);
+        if let Some(mut child) = self.child.take() {
+            wait_for("the server to stop", || Ok(child.try_wait()?.is_some()))?;
+        }
+        Ok(())
+    }
+
+    /// Kills the server at once, as a crash or a loss of power would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts the server again after it was ended, in the same folder and on the same port.
+    pub fn start_again(&mut self) -> Result<()> {
+        ensure!(self.child.is_none(), "the server still runs");
+        self.spawn()
+    }
+
+    /// Waits until a replica has all that its primary has.
+    pub fn wait_for_sync(&self, primary: &Self) -> Result<()> {
+        let (mut ours, mut theirs) = (self.connection()?, primary.connection()?);
+        wait_for("the replica to catch up", || {
+            let info = info(&mut ours, "replication")?;
+            Ok(info.contains("master_link_status:up")
+                && field(&info, "slave_repl_offset")
+                    == field(&self::info(&mut theirs, "replication")?, "master_repl_offset"))
+        })
+    }
+
+    fn spawn(&mut self) -> Result<()> {
+        let dir = self.dir.path().to_owned();
+        let mut config = vec![
+            format!("port {}", self.port),
+            "bind 127.0.0.1".into(),
+            format!("dir \"{}\"", dir.display()),
+            format!("logfile \"{}\"", dir.join("log").display()),
+            "save \"\"".into(),
+            "daemonize no".into(),
+            "enable-debug-command yes".into(),
+            "enable-module-command yes".into(),
+            "repl-diskless-sync-delay 0".into(),
+            "appendfsync no".into(),
+        ];
+        if !self.builder.without_module {
+            config.push(format!("loadmodule \"{}\"", module()?.display()));
+        }
+        config.extend(self.builder.settings.iter().cloned());
+        let file = dir.join("server.conf");
+        fs::write(&file, config.join("\n") + "\n")?;
+        // What it prints before it opens its log: errors of the configuration.
+        let output = File::create(dir.join("output"))?;
+        let child = Command::new(binary())
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            .spawn()
+            .with_context(|| format!("{} does not start", binary().display()))?;
+        self.child = Some(child);
+        self.wait_until_ready()
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            if !self.is_alive() || start.elapsed() > PATIENCE {
+                let output = fs::read_to_string(self.dir().join("output")).unwrap_or_default();
+                bail!("the server did not start: {output}{}", self.log());
+            }
+            let answer = self.connection().and_then(|mut connection| {
+                Ok(redis::cmd("PING").query::<String>(&mut connection)?)
+            });
+            if answer.is_ok() {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The server's binary.
+pub fn binary() -> PathBuf {
+    let named = env::var_os("RL_SERVER").map(PathBuf::from);
+    let in_path = || {
+        let folders = env::var_os("PATH").unwrap_or_default();
+        let folders: Vec<_> = env::split_paths(&folders).collect();
+        ["redis-server", "valkey-server"].iter().find_map(|name| {
+            folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file())
+        })
+    };
+    named.or_else(in_path).unwrap_or_else(|| "redis-server".into())
+}
+
+/// The module's library, as it was built with the running program: beside it, or in a folder near.
+pub fn module() -> Result<PathBuf> {
+    let program = env::current_exe()?;
+    let name = format!("{DLL_PREFIX}redis_rl{DLL_SUFFIX}");
+    let beside = program.parent().context("the program has no folder")?;
+    let above = beside.parent().unwrap_or(beside);
+    // In `deps` lies what was built for this very program; above it a copy that may be older.
+    [beside.join(&name), above.join("deps").join(&name), above.join(&name)]
+        .into_iter()
+        .find(|path| path.is_file())
+        .with_context(|| format!("there is no {name} near {}", program.display()))
+}
+
+/// A section of INFO.
+pub fn info(connection: &mut redis::Connection, section: &str) -> Result<String> {
+    Ok(redis::cmd("INFO").arg(section).query(connection)?)
+}
+
+/// The value of a field of INFO.
+pub fn field(info: &str, name: &str) -> Option<String> {
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.map(str::to_owned)
+}
+
+/// Waits until something is so, and says what did not come if it takes too long.
+pub fn wait_for(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !is_so()? {
+        ensure!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
