@@ -26,7 +26,7 @@ MODULE := $(TARGET)/release/$(LIBRARY)
 WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
 
 .NOTPARALLEL:
-.PHONY: help setup build run test test-unit test-server test-servers test-long replay cluster cluster-stop \
+.PHONY: help setup build run test test-unit test-server test-servers test-long replay plots cluster cluster-stop \
         lint fmt install clean
 
 help: ## list the targets
@@ -47,19 +47,22 @@ test-unit: setup ## run the unit and property tests, which need no server
 	cargo test --lib
 
 test-server: setup ## run the server tests on the installed server, or on the one that RL_SERVER names
-	cargo build --example replay
+	cargo build --examples
 	$(WITH_SERVER) cargo test --test server
 
 test-servers: setup ## run the server tests on the installed server, Redis 8.2.3 and Valkey 9.1.2 (SERVERS='redis valkey': on these)
 	@scripts/test-servers $(SERVERS)
 
 test-long: setup ## run all the tests with many more random cases
-	cargo build --release --example replay
+	cargo build --release --examples
 	$(WITH_SERVER) RL_LONG=1 cargo test --release --lib --test server
 
 replay: setup ## what would this limit have done to my traffic? LOG=access.log LIMIT='SLIDING 60 1m'
 	@test -n "$$LOG" && test -n "$$LIMIT" || { echo "usage: make replay LOG=access.log LIMIT='SLIDING 60 1m'" >&2; exit 1; }
 	@$(WITH_SERVER) cargo run --release --example replay -- --limit "$$LIMIT" "$$LOG"
+
+plots: setup ## draw the pictures in docs/ from the real module
+	@$(WITH_SERVER) cargo run --release --example plots
 
 cluster: build ## start a cluster of three primaries and three replicas with the module (PORT=n: the first of six ports)
 	@scripts/cluster start "$(MODULE)"

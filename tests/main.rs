@@ -13,8 +13,11 @@
 
 mod client;
 mod commands;
+mod cost;
 mod errors;
 mod load;
+mod multi;
 mod readme;
 mod replay;
 mod server;
+mod throttle;

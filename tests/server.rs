@@ -31,6 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// What a server is to be started with.
 #[derive(Clone, Default)]
 pub struct Builder {
+    modules_before: Vec<PathBuf>,
     settings: Vec<String>,
     without_module: bool,
 }
@@ -45,6 +46,12 @@ impl Builder {
     /// Clients may give the time.
     pub fn virtual_clock(self) -> Self {
         self.setting("rl.client-clock yes")
+    }
+
+    /// Another module, loaded before ours.
+    pub fn module_before(mut self, library: PathBuf) -> Self {
+        self.modules_before.push(library);
+        self
     }
 
     /// A server without the module.
@@ -174,8 +181,9 @@ impl Server {
             "repl-diskless-sync-delay 0".into(),
             "appendfsync no".into(),
         ];
-        if !self.builder.without_module {
-            config.push(format!("loadmodule \"{}\"", module()?.display()));
+        let ours = if self.builder.without_module { None } else { Some(module()?) };
+        for library in self.builder.modules_before.iter().chain(&ours) {
+            config.push(format!("loadmodule \"{}\"", library.display()));
         }
         config.extend(self.builder.settings.iter().cloned());
         let file = dir.join("server.conf");

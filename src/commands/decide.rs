@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 
 use super::errors::Error;
+use super::internal::apply_and_replicate;
 use super::options::{Options, Word};
 use crate::limiter::codec::{Change, Effect};
 use crate::limiter::limits::{DEFAULT_BUCKETS, Rate, parse_align, parse_units, parse_window};
 use crate::limiter::{self, Algorithm, Decision, Limiter, Limits, Micros, Request};
 use crate::redis::{Args, Call, Held, Key, config, stats};
-
-use super::internal;
 
 /// Decides on one key: `key limit… [options]`.
 pub fn run(call: &Call<'_>, algorithm: Algorithm, words: &'static [Word]) -> Result<(), Error> {
@@ -52,7 +51,7 @@ pub fn take(
             return Err(Error::OutOfMemory);
         }
         let effect = Effect { limits: *limits, at: now, change: Change::Grant(decision.taken) };
-        internal::apply_and_replicate(call, key, &effect);
+        apply_and_replicate(call, key, &effect);
     }
     if request.cost > 0 {
         stats::count(limits.algorithm(), decision.allowed);

@@ -2,7 +2,7 @@
 
 use super::decide::{Strings, read_limits, row, row_as_it_stands, state_for};
 use super::errors::Error;
-use super::internal::apply_and_replicate;
+use super::internal::{APPLY_COMMAND, apply};
 use super::options::{Options, Word};
 use crate::limiter::codec::{Change, Effect};
 use crate::limiter::limits::parse_integer;
@@ -15,60 +15,76 @@ pub const MAX_KEYS: u64 = 128;
 /// The options at the end.
 const WORDS: &[Word] = &[Word::Force, Word::At];
 
-/// One limit of the call, on its key.
-struct Row<'a> {
-    key: Key<'a>,
+/// One limit of the call.
+struct Ask<'a> {
+    name: Arg<'a>,
     limits: Limits,
     cost: u64,
+}
+
+/// What it is answered.
+struct Answer<'a> {
+    key: Key<'a>,
     decision: Decision,
 }
 
 /// Decides several limits at once: all grant, or nothing is taken from any.
 pub fn run(call: &Call<'_>) -> Result<(), Error> {
-    let mut args = call.args();
-    let names = read_keys(&mut args)?;
-    let limits = names.iter().map(|_| read_limit(&mut args)).collect::<Result<Vec<_>, _>>()?;
-    if args.peek().is_some_and(|word| Algorithm::read(word).is_some()) {
-        return Err(Error::LimitsAndKeys);
-    }
-    let options = Options::read_all(args, WORDS)?;
+    let (asks, rest) = read_asks(call.args())?;
+    let options = Options::read_all(rest, WORDS)?;
     let now = options.now()?;
 
-    let mut rows = names
-        .iter()
-        .zip(limits)
-        .map(|(&name, (limits, cost))| {
-            let mut key = Key::write(call, name);
-            let state = state_for(&mut key, &limits, now, Strings::Foreign)?;
-            let request = Request { cost, mode: options.request().mode };
-            let decision = limiter::decide(state.as_deref(), &limits, now, request);
-            Ok(Row { key, limits, cost, decision })
-        })
-        .collect::<Result<Vec<_>, Error>>()?;
-    match rows.iter().position(|row| !row.decision.allowed) {
+    let mut answers = Vec::with_capacity(asks.len());
+    for ask in &asks {
+        let mut key = Key::write(call, ask.name);
+        let state = state_for(&mut key, &ask.limits, now, Strings::Foreign)?;
+        let request = Request { cost: ask.cost, mode: options.request().mode };
+        let decision = limiter::decide(state.as_deref(), &ask.limits, now, request);
+        answers.push(Answer { key, decision });
+    }
+    match answers.iter().position(|answer| !answer.decision.allowed) {
         None => {
-            take_all(call, &mut rows, now)?;
-            reply_granted(call, &rows);
+            take_all(call, &asks, &mut answers, now)?;
+            reply_granted(call, &answers);
         }
-        Some(refused) => reply_refused(call, &mut rows, refused, now),
+        Some(refused) => reply_refused(call, &asks, &mut answers, refused, now),
+    }
+    let granted = answers.iter().all(|answer| answer.decision.allowed);
+    for (ask, answer) in asks.iter().zip(&answers) {
+        if ask.cost > 0 && answer.decision.allowed == granted {
+            stats::count(ask.limits.algorithm(), granted);
+        }
     }
     Ok(())
 }
 
-/// Reads `numkeys key [key ...]`.
-fn read_keys<'a>(args: &mut Args<'a>) -> Result<Vec<Arg<'a>>, Error> {
+/// Reads `numkeys key [key ...] limit [limit ...]`; what follows is handed back.
+fn read_asks(mut args: Args<'_>) -> Result<(Vec<Ask<'_>>, Args<'_>), Error> {
     let count = args.next().and_then(|count| parse_integer(count.bytes(), MAX_KEYS));
-    let count = count.filter(|&count| count > 0).ok_or(Error::NumKeys)?;
-    let names: Vec<_> = args.take(usize::try_from(count).unwrap_or_default()).collect();
-    if names.len() as u64 != count {
-        return Err(Error::NumKeys);
+    let count = count.and_then(|count| usize::try_from(count).ok()).filter(|&count| count > 0);
+    let count = count.filter(|&count| count <= args.len()).ok_or(Error::NumKeys)?;
+    let names = args.clone().take(count);
+    args.by_ref().take(count).for_each(drop);
+
+    let mut asks: Vec<Ask<'_>> = Vec::with_capacity(count);
+    for name in names {
+        let (limits, cost) = read_limit(&mut args)?;
+        asks.push(Ask { name, limits, cost });
     }
-    let mut sorted: Vec<_> = names.iter().map(|name| name.bytes()).collect();
+    if args.peek().is_some_and(|word| Algorithm::read(word).is_some()) {
+        return Err(Error::LimitsAndKeys);
+    }
+    if names_one_twice(&asks) { Err(Error::SameKey) } else { Ok((asks, args)) }
+}
+
+fn names_one_twice(asks: &[Ask<'_>]) -> bool {
+    // Two need no list of their own.
+    if let [first, second] = asks {
+        return first.name.bytes() == second.name.bytes();
+    }
+    let mut sorted: Vec<_> = asks.iter().map(|ask| ask.name.bytes()).collect();
     sorted.sort_unstable();
-    if sorted.windows(2).any(|pair| matches!(pair, [one, other] if one == other)) {
-        return Err(Error::SameKey);
-    }
-    Ok(names)
+    sorted.windows(2).any(|pair| matches!(pair, [one, other] if one == other))
 }
 
 /// Reads `ALGORITHM limit… [COST n]`.
@@ -85,44 +101,57 @@ fn read_limit(args: &mut Args<'_>) -> Result<(Limits, u64), Error> {
 }
 
 /// Takes from all; from none, if there is no memory for one of them.
-fn take_all(call: &Call<'_>, rows: &mut [Row<'_>], now: Micros) -> Result<(), Error> {
-    let grows = rows.iter_mut().any(|row| {
-        let state = row.key.limiter().map(|limiter| &*limiter);
-        row.decision.taken > 0 && limiter::must_allocate(state, &row.limits, now)
+fn take_all(
+    call: &Call<'_>,
+    asks: &[Ask<'_>],
+    answers: &mut [Answer<'_>],
+    now: Micros,
+) -> Result<(), Error> {
+    let grows = asks.iter().zip(&mut *answers).any(|(ask, answer)| {
+        let state = answer.key.limiter().map(|limiter| &*limiter);
+        answer.decision.taken > 0 && limiter::must_allocate(state, &ask.limits, now)
     });
     if grows && call.is_out_of_memory() {
         return Err(Error::OutOfMemory);
     }
-    for row in rows {
-        if row.cost > 0 {
-            let change = Change::Grant(row.decision.taken);
-            let effect = Effect { limits: row.limits, at: now, change };
-            apply_and_replicate(call, &mut row.key, &effect);
-            stats::count(row.limits.algorithm(), true);
+    let mut batch = call.batch(asks.len());
+    for (ask, answer) in asks.iter().zip(answers) {
+        if answer.decision.taken > 0 {
+            let change = Change::Grant(answer.decision.taken);
+            let effect = Effect { limits: ask.limits, at: now, change };
+            apply(&mut answer.key, &effect);
+            batch.push(ask.name, &effect.encode());
         }
     }
+    batch.replicate(APPLY_COMMAND);
     Ok(())
 }
 
-fn reply_granted(call: &Call<'_>, rows: &[Row<'_>]) {
-    let turn = rows.iter().filter_map(|row| row.decision.wait).max().unwrap_or(Micros::ZERO);
-    reply_head(call, rows.len(), [1, turn.millis_up(), -1]);
-    for answer in rows {
+fn reply_granted(call: &Call<'_>, answers: &[Answer<'_>]) {
+    let turn = answers.iter().filter_map(|answer| answer.decision.wait).max();
+    reply_head(call, answers.len(), [1, turn.map_or(0, Micros::millis_up), -1]);
+    for answer in answers {
         call.reply_integers(&row(&answer.decision));
     }
 }
 
-fn reply_refused(call: &Call<'_>, rows: &mut [Row<'_>], refused: usize, now: Micros) {
-    let refusing = || rows.iter().filter(|row| !row.decision.allowed);
-    let longest = refusing().map(|row| row.decision.wait).max().flatten();
-    let never = refusing().any(|row| row.decision.wait.is_none());
-    let wait = longest.filter(|_| !never).map_or(-1, Micros::millis_up);
-    refusing().for_each(|row| stats::count(row.limits.algorithm(), false));
-    reply_head(call, rows.len(), [0, wait, i64::try_from(refused).unwrap_or(i64::MAX)]);
-    for row in rows {
-        let state = row.key.limiter().map(|limiter| &*limiter);
-        let look = limiter::decide(state, &row.limits, now, Request::LOOK);
-        call.reply_integers(&row_as_it_stands(&row.decision, &look));
+fn reply_refused(
+    call: &Call<'_>,
+    asks: &[Ask<'_>],
+    answers: &mut [Answer<'_>],
+    refused: usize,
+    now: Micros,
+) {
+    let refusing = answers.iter().filter(|answer| !answer.decision.allowed);
+    // `None`, a wait without end, makes the whole one endless.
+    let waits: Option<Vec<Micros>> = refusing.map(|answer| answer.decision.wait).collect();
+    let longest = waits.and_then(|waits| waits.into_iter().max());
+    let refused = i64::try_from(refused).unwrap_or(i64::MAX);
+    reply_head(call, answers.len(), [0, longest.map_or(-1, Micros::millis_up), refused]);
+    for (ask, answer) in asks.iter().zip(answers) {
+        let state = answer.key.limiter().map(|limiter| &*limiter);
+        let look = limiter::decide(state, &ask.limits, now, Request::LOOK);
+        call.reply_integers(&row_as_it_stands(&answer.decision, &look));
     }
 }
 

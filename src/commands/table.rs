@@ -36,6 +36,9 @@ const THROTTLE_ARGS: &[Argument] = &[
     AT,
 ];
 
+/// What the internal command is sent for each key.
+const EFFECT: &[Argument] = &[KEY, Argument::required(c"effect", Kind::Text)];
+
 /// A command that decides on one key.
 const fn deciding(
     name: &'static CStr,
@@ -224,9 +227,12 @@ pub const TABLE: &[Command] = &[
     },
     Command {
         name: internal::APPLY_COMMAND,
-        syntax: "key effect",
-        args: &[KEY, Argument::required(c"effect", Kind::Text)],
-        summary: c"Internal: applies what a grant or a refund did on the primary",
+        syntax: "key effect [key effect ...]",
+        arity: -3,
+        keys: Keys::Pairs,
+        args: &[Argument::required(c"effects", Kind::Block(EFFECT)).repeated()],
+        summary: c"Internal: applies what grants or refunds did on the primary",
+        complexity: c"O(keys)",
         handler: handler!(internal::run_apply),
         ..INTERNAL
     },
@@ -288,7 +294,12 @@ mod tests {
     #[test]
     fn the_arity_of_every_command_is_what_its_arguments_say() {
         for command in TABLE {
-            let required = command.args.iter().filter(|argument| !argument.optional).count() + 1;
+            let words = |argument: &Argument| match argument.kind {
+                _ if argument.optional => 0,
+                Kind::Block(parts) => parts.len(),
+                _ => 1,
+            };
+            let required = command.args.iter().map(words).sum::<usize>() + 1;
             let open = command.args.iter().any(|argument| argument.optional || argument.multiple);
             let arity = i32::try_from(required).unwrap() * if open { -1 } else { 1 };
             assert_eq!(command.arity, arity, "{:?}", command.name);

@@ -58,6 +58,10 @@ server_functions! {
         = RedisModule_SetAbsExpire;
     fn string_dma(key: *mut raw::RedisModuleKey, length: *mut usize, mode: c_int) -> *mut c_char
         = RedisModule_StringDMA;
+    fn create_string(ctx: *mut raw::RedisModuleCtx, bytes: *const c_char, length: usize)
+        -> *mut raw::RedisModuleString = RedisModule_CreateString;
+    fn free_string(ctx: *mut raw::RedisModuleCtx, string: *mut raw::RedisModuleString)
+        = RedisModule_FreeString;
     fn string_ptr_len(string: *const raw::RedisModuleString, length: *mut usize) -> *const c_char
         = RedisModule_StringPtrLen;
     fn signal_modified_key(ctx: *mut raw::RedisModuleCtx, name: *mut raw::RedisModuleString) -> c_int
@@ -121,6 +125,21 @@ pub(super) unsafe fn replicate(
     match unsafe { raw::RedisModule_Replicate } {
         // SAFETY: the format "sb" announces a string, and a buffer with its length.
         Some(replicate) => unsafe { replicate(ctx, command, c"sb".as_ptr(), key, bytes, length) },
+        None => missing(),
+    }
+}
+
+/// Replicates a command with a vector of strings as its arguments.
+pub(super) unsafe fn replicate_strings(
+    ctx: *mut raw::RedisModuleCtx,
+    command: *const c_char,
+    strings: *mut *mut raw::RedisModuleString,
+    count: usize,
+) -> c_int {
+    // SAFETY: the pointer is written before OnLoad, on the main thread, and never again.
+    match unsafe { raw::RedisModule_Replicate } {
+        // SAFETY: the format "v" announces a vector of strings with its length.
+        Some(replicate) => unsafe { replicate(ctx, command, c"v".as_ptr(), strings, count) },
         None => missing(),
     }
 }

@@ -64,6 +64,8 @@ pub enum Keys {
     First,
     /// All arguments.
     All,
+    /// Every second argument, from the first on.
+    Pairs,
     /// As many as the first argument says, after it.
     Counted,
 }
@@ -324,13 +326,14 @@ fn key_specs(command: &Command) -> [raw::RedisModuleCommandKeySpec; 2] {
     type Range = raw::RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_1;
     type KeyNum = raw::RedisModuleCommandKeySpec__bindgen_ty_2__bindgen_ty_2;
 
-    let range = |lastkey| raw::RedisModuleCommandKeySpec__bindgen_ty_2 {
-        range: Range { lastkey, keystep: 1, limit: 0 },
+    let range = |lastkey, keystep| raw::RedisModuleCommandKeySpec__bindgen_ty_2 {
+        range: Range { lastkey, keystep, limit: 0 },
     };
     // Positions of a range count from where the search begins, -1 being the last argument.
     let (find_keys_type, fk) = match command.keys {
-        Keys::First => (RANGE, range(0)),
-        Keys::All => (RANGE, range(-1)),
+        Keys::First => (RANGE, range(0, 1)),
+        Keys::All => (RANGE, range(-1, 1)),
+        Keys::Pairs => (RANGE, range(-1, 2)),
         Keys::Counted => {
             let keynum = KeyNum { keynumidx: 0, firstkey: 1, keystep: 1 };
             (KEYNUM, raw::RedisModuleCommandKeySpec__bindgen_ty_2 { keynum })

@@ -5,10 +5,13 @@
 //! [`Call::replicate_as_is`] itself, or the replica's own append-only file and its sub-replicas would miss it.
 
 use std::ffi::{CStr, c_char};
+use std::ptr::null_mut;
+
+use redis_module::raw;
 
 use super::{Arg, Call, api};
 
-impl Call<'_> {
+impl<'a> Call<'a> {
     /// Replicates `command key bytes` in place of this call.
     pub fn replicate(&self, command: &CStr, key: Arg<'_>, bytes: &[u8]) {
         let (start, length) = (bytes.as_ptr().cast::<c_char>(), bytes.len());
@@ -20,5 +23,47 @@ impl Call<'_> {
     pub fn replicate_as_is(&self) {
         // SAFETY: the context is that of a call that has not returned.
         unsafe { api::replicate_verbatim(self.ctx) };
+    }
+
+    /// A batch for so many keys.
+    #[must_use]
+    pub fn batch(&self, keys: usize) -> Batch<'_, 'a> {
+        Batch { call: self, strings: Vec::with_capacity(keys.saturating_mul(2)) }
+    }
+}
+
+/// What is to be replicated for several keys: as one command, so those who follow have all of it or nothing.
+pub struct Batch<'c, 'a> {
+    call: &'c Call<'a>,
+    /// A key's name, which is the call's, and a string, which is ours; and so on.
+    strings: Vec<*mut raw::RedisModuleString>,
+}
+
+impl<'a> Batch<'_, 'a> {
+    /// Adds `key bytes`.
+    pub fn push(&mut self, key: Arg<'a>, bytes: &[u8]) {
+        let start = bytes.as_ptr().cast::<c_char>();
+        // SAFETY: without a context the string is ours alone; the server copies the bytes.
+        let string = unsafe { api::create_string(null_mut(), start, bytes.len()) };
+        self.strings.extend([key.string, string]);
+    }
+
+    /// Replicates `command key bytes [key bytes ...]` in place of the call; nothing, if there are none.
+    pub fn replicate(mut self, command: &CStr) {
+        let (start, count) = (self.strings.as_mut_ptr(), self.strings.len());
+        if count > 0 {
+            // SAFETY: the names are those of a call that has not returned, the other strings are still ours, and
+            // the server holds on to those it needs.
+            unsafe { api::replicate_strings(self.call.ctx, command.as_ptr(), start, count) };
+        }
+    }
+}
+
+impl Drop for Batch<'_, '_> {
+    fn drop(&mut self) {
+        for &string in self.strings.iter().skip(1).step_by(2) {
+            // SAFETY: the string was made in `push`, without a context, and is freed once.
+            unsafe { api::free_string(null_mut(), string) };
+        }
     }
 }

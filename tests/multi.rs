@@ -1,0 +1,253 @@
+//! RL.MULTI decides several limits as one: all grant, or nothing is taken from any.
+
+use redis::Connection;
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use crate::client::{T0, at, digest, error, send};
+use crate::server::Server;
+
+/// What RL.MULTI answers.
+#[derive(Debug, PartialEq)]
+struct Reply {
+    allowed: bool,
+    wait_ms: i64,
+    refused: i64,
+    rows: Vec<Vec<i64>>,
+}
+
+fn server() -> (Server, Connection) {
+    let server = Server::builder().virtual_clock().start().unwrap();
+    let connection = server.connection().unwrap();
+    (server, connection)
+}
+
+fn multi(connection: &mut Connection, micros: u64, line: &str) -> Reply {
+    let line = format!("RL.MULTI {line} AT {}", T0 + micros);
+    let (allowed, wait_ms, refused, rows) = match send::<Vec<redis::Value>>(connection, &line) {
+        reply if reply.len() > 3 => {
+            let integer = |index: usize| redis::from_redis_value_ref::<i64>(&reply[index]).unwrap();
+            let rows = reply[3..].iter().map(|row| redis::from_redis_value_ref(row).unwrap());
+            (integer(0), integer(1), integer(2), rows.collect())
+        }
+        reply => panic!("{line}: {reply:?}"),
+    };
+    Reply { allowed: allowed == 1, wait_ms, refused, rows }
+}
+
+#[test]
+fn a_second_a_day_and_an_address_are_one_decision() {
+    let (_server, mut connection) = server();
+    let line = "3 {u}:s {u}:d {u}:ip TOKENBUCKET 10 10 FIXEDWINDOW 5000 1d SLIDING 2 1m";
+    let reply = multi(&mut connection, 0, line);
+    assert_eq!((reply.allowed, reply.wait_ms, reply.refused), (true, 0, -1));
+    assert_eq!(reply.rows[0], [1, 10, 9, 0, 100]);
+    assert_eq!(reply.rows[1], [1, 5_000, 4_999, 0, 86_400_000]);
+    assert_eq!(reply.rows[2], [1, 2, 1, 0, 60_000]);
+    let refused = multi(&mut connection, 10_000, &format!("{line} COST 2"));
+    assert_eq!((refused.allowed, refused.wait_ms, refused.refused), (false, 59_990, 2));
+    assert_eq!(refused.rows[0], [1, 10, 9, 0, 90], "as it stands, with nothing taken");
+    assert_eq!(refused.rows[2], [0, 2, 1, 59_990, 59_990]);
+}
+
+#[test]
+fn the_reply_names_the_first_refusal_and_waits_for_the_longest() {
+    let (_server, mut connection) = server();
+    let fill = multi(&mut connection, 0, "3 a b c SLIDING 1 1s SLIDING 1 5s SLIDING 9 9s");
+    assert!(fill.allowed);
+    let line = "3 c a b SLIDING 9 9s SLIDING 1 1s SLIDING 1 5s";
+    let refused = multi(&mut connection, 0, line);
+    assert_eq!((refused.wait_ms, refused.refused), (5_000, 1));
+    let never = multi(&mut connection, 0, "3 c a b SLIDING 9 9s SLIDING 1 1s COST 2 SLIDING 1 5s");
+    assert_eq!((never.wait_ms, never.refused), (-1, 1), "one of them can never be");
+    assert!(!multi(&mut connection, 4_999_999, line).allowed);
+    assert!(multi(&mut connection, 5_000_000, line).allowed);
+}
+
+#[test]
+fn force_settles_all_at_once() {
+    let (_server, mut connection) = server();
+    let limits = "2 a b TOKENBUCKET 5 1 COST 9 SLIDING 5 1m COST 7";
+    assert!(!multi(&mut connection, 0, limits).allowed);
+    let forced = multi(&mut connection, 0, &format!("{limits} force"));
+    assert!(forced.allowed);
+    assert_eq!(forced.rows[0], [1, 5, 0, 0, 9_000]);
+    assert_eq!(forced.rows[1], [1, 5, 0, 0, 60_000]);
+    assert_eq!(at(&mut connection, 0, "RL.PEEK a")[3], 5_000, "the debt is paid back first");
+}
+
+#[test]
+fn a_turn_of_a_leaky_bucket_is_the_turn_of_all() {
+    let (_server, mut connection) = server();
+    let line = "3 a b c LEAKYBUCKET 9 1 LEAKYBUCKET 9 2 SLIDING 9 1m";
+    assert_eq!(multi(&mut connection, 0, line).wait_ms, 0);
+    let second = multi(&mut connection, 0, line);
+    assert_eq!((second.wait_ms, second.rows[1][3], second.rows[2][3]), (1_000, 500, 0));
+}
+
+#[test]
+fn a_refusal_creates_no_key_and_a_cost_of_nothing_neither() {
+    let (_server, mut connection) = server();
+    let refused = multi(&mut connection, 0, "3 a b c SLIDING 5 1m SLIDING 0 1m SLIDING 5 1m");
+    assert_eq!((refused.allowed, refused.refused), (false, 1));
+    let looked = multi(&mut connection, 0, "2 a b SLIDING 5 1m COST 0 TOKENBUCKET 5 1 COST 0");
+    assert!(looked.allowed);
+    assert_eq!(send::<i64>(&mut connection, "DBSIZE"), 0);
+}
+
+#[test]
+fn bad_input_is_refused_and_nothing_is_taken() {
+    let (_server, mut connection) = server();
+    send::<()>(&mut connection, "SET text hello");
+    let rows = [
+        ("RL.MULTI 0 a SLIDING 1 1", "ERR numkeys must be an integer from 1 to 128"),
+        ("RL.MULTI 129 a SLIDING 1 1", "ERR numkeys must be"),
+        ("RL.MULTI -1 a SLIDING 1 1", "ERR numkeys must be"),
+        ("RL.MULTI x a SLIDING 1 1", "ERR numkeys must be"),
+        ("RL.MULTI 9 a SLIDING 1 1", "ERR numkeys must be"),
+        ("RL.MULTI 2 a a SLIDING 1 1 SLIDING 1 1", "ERR each key must be named once"),
+        ("RL.MULTI 2 a b SLIDING 1 1", "ERR there must be as many limits as keys"),
+        ("RL.MULTI 1 a SLIDING 1 1 SLIDING 1 1", "ERR there must be as many limits as keys"),
+        ("RL.MULTI 1 a NOTHING 1 1", "ERR a limit must begin with one of TOKENBUCKET"),
+        ("RL.MULTI 2 a b SLIDING 1 1 FORCE SLIDING 1 1", "ERR a limit must begin with one of"),
+        ("RL.MULTI 1 a SLIDING 1", "ERR wrong number of arguments"),
+        ("RL.MULTI 1 a SLIDING 1 1 PARTIAL", "ERR unknown option, it must be one of FORCE, AT"),
+        ("RL.MULTI 1 a SLIDING 1 1 ALIGN 1", "ERR unknown option"),
+        ("RL.MULTI 1 a TOKENBUCKET 1 1 BUCKETS 1", "ERR unknown option"),
+        ("RL.MULTI 1 a SLIDING 1 1 COST 1 COST 1", "ERR COST must be given once"),
+        ("RL.MULTI 1 a SLIDING 1 1 FORCE FORCE", "ERR FORCE must be given once"),
+        ("RL.MULTI 2 a b SLIDING 1 1 SLIDING x 1", "ERR limit must be an integer"),
+        ("RL.MULTI 2 a text SLIDING 1 1 SLIDING 1 1", "WRONGTYPE "),
+    ];
+    for (line, expected) in rows {
+        let words: Vec<_> = line.split(' ').map(str::as_bytes).collect();
+        let found = error(&mut connection, &words);
+        assert!(found.starts_with(expected), "{line}\n found {found}\n wants {expected}");
+    }
+    assert_eq!(send::<i64>(&mut connection, "DBSIZE"), 1);
+}
+
+#[test]
+fn a_hundred_and_twenty_eight_limits_are_the_most() {
+    let (_server, mut connection) = server();
+    for count in [1, 2, 3, 50, 128] {
+        let keys: Vec<_> = (0..count).map(|number| format!("{count}:{number}")).collect();
+        let limits = "SLIDINGLOG 2 1m ".repeat(count);
+        let line = format!("{count} {} {limits}", keys.join(" "));
+        for (allowed, remaining) in [(true, 1), (true, 0), (false, 0)] {
+            let reply = multi(&mut connection, 0, &line);
+            assert_eq!((reply.allowed, reply.rows.len()), (allowed, count));
+            assert!(reply.rows.iter().all(|row| row[2] == remaining));
+        }
+    }
+}
+
+/// A limit on the key of its number, and what it costs.
+fn limit(number: usize) -> impl Strategy<Value = String> {
+    let (limit, cost) = (0..6u64, prop_oneof![Just(0u64), Just(1), 2..7u64]);
+    (limit, 1..4u64, cost, any::<bool>()).prop_map(move |(limit, span, cost, named)| {
+        let cost = if named || cost != 1 { format!(" COST {cost}") } else { String::new() };
+        match number % 5 {
+            0 => format!("TOKENBUCKET {limit} {span}/3{cost}"),
+            1 => format!("LEAKYBUCKET {limit} {span}/3{cost}"),
+            2 => format!("FIXEDWINDOW {limit} {span}s ALIGN 300ms{cost}"),
+            3 => format!("SLIDING {limit} {span}s BUCKETS 3{cost}"),
+            _ => format!("SLIDINGLOG {limit} {span}s{cost}"),
+        }
+    })
+}
+
+/// The milliseconds before a call, its keys and their limits, and whether it forces.
+type Step = (u64, Vec<(usize, String)>, bool);
+
+/// Calls of a few of seven keys.
+fn calls() -> impl Strategy<Value = Vec<Step>> {
+    let keys = prop::sample::subsequence((0..7).collect::<Vec<usize>>(), 1..=5).prop_shuffle();
+    let limits = keys.prop_flat_map(|keys| {
+        keys.into_iter().map(|key| (Just(key), limit(key))).collect::<Vec<_>>()
+    });
+    let gap = prop_oneof![Just(0u64), 1..2_000u64];
+    prop::collection::vec((gap, limits, prop::bool::weighted(0.1)), 1..12)
+}
+
+#[test]
+fn it_equals_deciding_each_alone_on_a_copy_and_taking_all_or_none() {
+    let (_server, connection) = server();
+    let connection = std::cell::RefCell::new(connection);
+    let cases = if std::env::var_os("RL_LONG").is_some() { 20_000 } else { 300 };
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    TestRunner::new(config)
+        .run(&calls(), |calls| {
+            let connection = &mut connection.borrow_mut();
+            send::<()>(connection, "FLUSHALL");
+            let mut micros = 0;
+            for (gap, limits, force) in calls {
+                micros += gap * 1_000;
+                one_call(connection, micros, &limits, force);
+            }
+            Ok(())
+        })
+        .unwrap();
+}
+
+fn one_call(connection: &mut Connection, micros: u64, limits: &[(usize, String)], force: bool) {
+    let force = if force { " FORCE" } else { "" };
+    // What each alone would say on a copy, taking and not taking.
+    let mut alone = Vec::new();
+    for (key, limit) in limits {
+        send::<i64>(connection, &format!("DEL copy:{key}"));
+        send::<i64>(connection, &format!("COPY key:{key} copy:{key}"));
+        let (name, arguments) = limit.split_once(' ').unwrap();
+        let (arguments, _) = arguments.split_once(" COST").unwrap_or((arguments, ""));
+        let look = at(connection, micros, &format!("RL.{name} copy:{key} {arguments} COST 0"));
+        let full = format!("RL.{}{force}", limit.replacen(' ', &format!(" copy:{key} "), 1));
+        alone.push((at(connection, micros, &full), look));
+    }
+    let keys: Vec<_> = limits.iter().map(|(key, _)| format!("key:{key}")).collect();
+    let words: Vec<_> = limits.iter().map(|(_, limit)| limit.as_str()).collect();
+    let line = format!("{} {} {}", keys.len(), keys.join(" "), words.join(" "));
+    let state = |connection: &mut Connection, name: &str| -> Vec<(String, i64)> {
+        limits
+            .iter()
+            .map(|(key, _)| {
+                let key = format!("{name}:{key}");
+                (digest(connection, &key), send(connection, &format!("PEXPIRETIME {key}")))
+            })
+            .collect()
+    };
+    let before = state(connection, "key");
+    let reply = multi(connection, micros, &format!("{line}{force}"));
+    let after = state(connection, "key");
+
+    let refusing: Vec<_> = (0..limits.len()).filter(|&row| alone[row].0[0] == 0).collect();
+    assert_eq!(reply.allowed, refusing.is_empty(), "{line}");
+    if reply.allowed {
+        let rows: Vec<_> = alone.iter().map(|(answer, _)| answer.clone()).collect();
+        assert_eq!(reply.rows, rows, "{line}");
+        assert_eq!(
+            (reply.refused, reply.wait_ms),
+            (-1, rows.iter().map(|row| row[3]).max().unwrap())
+        );
+        assert_eq!(after, state(connection, "copy"), "{line}");
+    } else {
+        for (row, (answer, look)) in reply.rows.iter().zip(&alone) {
+            assert_eq!(row, &[answer[0], answer[1], look[2], answer[3], look[4]], "{line}");
+        }
+        assert_eq!(reply.refused, refusing[0] as i64, "{line}");
+        assert_eq!(after, before, "{line}: a refusal changes nothing");
+        if reply.wait_ms > 0 {
+            let later = |wait_ms: i64| micros + wait_ms.unsigned_abs() * 1_000;
+            assert!(
+                !multi(connection, later(reply.wait_ms - 1), &line).allowed,
+                "{line}: too early"
+            );
+            assert!(
+                multi(connection, later(reply.wait_ms), &line).allowed,
+                "{line}: it was told so"
+            );
+            // That took from the keys, and at a later time: begin anew.
+            send::<()>(connection, "FLUSHALL");
+        }
+    }
+}
