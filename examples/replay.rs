@@ -30,6 +30,9 @@ mod server;
 use server::Server;
 
 const WEEK: u64 = 7 * 24 * 60 * 60;
+/// The end of the year 2100, in seconds since 1970. A date behind it is a mistake; with none, a moved log ends well
+/// before the year 2255, where the server's times do.
+const LATEST: u64 = 4_133_980_800;
 /// How far in the future the first request must lie: longer than a replay takes.
 const MARGIN: u64 = 60 * 60;
 /// How many requests are sent before their answers are read.
@@ -154,7 +157,8 @@ fn open(name: &str) -> Result<Box<dyn BufRead>> {
         Box::new(File::open(name).with_context(|| format!("cannot open {name}"))?)
     };
     let mut source = BufReader::with_capacity(1 << 16, source);
-    let is_gzip = source.fill_buf()?.starts_with(&[0x1f, 0x8b]);
+    let start = source.fill_buf().with_context(|| format!("cannot read {name}"))?;
+    let is_gzip = start.starts_with(&[0x1f, 0x8b]);
     Ok(if is_gzip {
         Box::new(BufReader::new(MultiGzDecoder::new(source)))
     } else {
@@ -202,7 +206,8 @@ fn parse(line: &str) -> Option<(u64, &str)> {
     let Ok(LogEntry::CommonLog(entry)) = access_log_parser::parse(LogType::CommonLog, &line) else {
         return None;
     };
-    Some((u64::try_from(entry.timestamp.timestamp()).ok()?, client))
+    let time = u64::try_from(entry.timestamp.timestamp()).ok()?;
+    (time < LATEST).then_some((time, client))
 }
 
 /// Sends all requests, each at its time.
@@ -253,7 +258,7 @@ fn report(traffic: &Traffic, counts: &[Count], options: &Options) -> Result<()> 
     for (name, value) in rows {
         writeln!(out, "{name:<17} {value}")?;
     }
-    if affected > 0 {
+    if affected > 0 && options.top > 0 {
         writeln!(out, "\n{}", most_denied(traffic, counts, options.top))?;
     }
     Ok(())

@@ -91,9 +91,26 @@ fn lines_that_cannot_be_read_are_counted_and_not_fatal() {
     let mut log = b"no log line\n\n\xff\xfe\x00\n".to_vec();
     log.extend(line("192.0.2.1", 0).bytes());
     log.extend(b"192.0.2.1 - - [17/May/2015:10:00:00 +0000] \"\\x16\\x03\" 400 0 \"-\" \"\xff\"\n");
+    log.extend(b"192.0.2.1 - - [17/May/9999:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5\n");
     log.extend(b"192.0.2.1 - - [99/May/2015:10:00:00 +0000] \"GET / HTTP/1.1\" 200 5");
     let output = replay("SLIDING 1 1m", "-", &log);
-    assert_eq!(counts(&output), [2, 1, 1, 1, 3]);
+    assert_eq!(counts(&output), [2, 1, 1, 1, 4]);
+}
+
+#[test]
+fn the_most_denied_clients_come_first_and_equals_by_address() {
+    let log: String =
+        ["b", "a", "d", "c", "c", "b", "a", "c", "d", "e"].map(|c| line(c, 0)).concat();
+    let output = replay("SLIDING 1 1m", "-", log.as_bytes());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let table = text.split_once("\n\n").unwrap().1.lines().skip(2); // its header
+    let rows: Vec<Vec<_>> = table
+        .map(|row| row.split(['|', ' ']).filter(|word| !word.is_empty()).take(4).collect())
+        .collect();
+    assert_eq!(
+        rows,
+        [["c", "3", "1", "2"], ["a", "2", "1", "1"], ["b", "2", "1", "1"], ["d", "2", "1", "1"]]
+    );
 }
 
 #[test]
@@ -113,6 +130,7 @@ fn what_cannot_be_done_is_said_in_a_line() {
         ("NOTHING 60", "-", "", "unknown command"),
         ("", "-", "", "is no limit"),
         ("SLIDING 60 1m", "/does/not/exist", "", "cannot open /does/not/exist"),
+        ("SLIDING 60 1m", "/", "", "cannot read /"),
         ("SLIDING 60 1m", "-", "", "has no requests"),
         ("SLIDING 60 1m", "-", "what\n", "has no requests (1 lines cannot be read)"),
     ] {

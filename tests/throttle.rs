@@ -243,6 +243,7 @@ fn another_module_that_has_the_name_keeps_it() {
 fn a_replica_that_is_swapped_first_decides_what_a_redis_cell_primary_sends() {
     let primary = Server::builder().without_module().module_before(other_module()).start().unwrap();
     let replica = Server::builder().replica_of(&primary).start().unwrap();
+    replica.wait_for_sync(&primary).unwrap();
     let mut connection = primary.connection().unwrap();
     send::<Value>(&mut connection, "CL.THROTTLE k 9 1 60");
     send::<Value>(&mut connection, "CL.THROTTLE k 9 1 60 2");

@@ -7,6 +7,7 @@ use super::options::{Options, Word};
 use crate::limiter::codec::{Change, Effect};
 use crate::limiter::limits::parse_integer;
 use crate::limiter::{self, Algorithm, Decision, Limits, Micros, Request};
+use crate::redis::register::Access;
 use crate::redis::{Arg, Args, Call, Key, stats};
 
 /// The most keys of one call.
@@ -30,6 +31,11 @@ struct Answer<'a> {
 
 /// Decides several limits at once: all grant, or nothing is taken from any.
 pub fn run(call: &Call<'_>) -> Result<(), Error> {
+    if call.asks_for_keys() {
+        let count = read_count(&mut call.args()).unwrap_or_default();
+        call.tell_keys(2, count, Access::Update);
+        return Ok(());
+    }
     let (asks, rest) = read_asks(call.args())?;
     let options = Options::read_all(rest, WORDS)?;
     let now = options.now()?;
@@ -60,9 +66,7 @@ pub fn run(call: &Call<'_>) -> Result<(), Error> {
 
 /// Reads `numkeys key [key ...] limit [limit ...]`; what follows is handed back.
 fn read_asks(mut args: Args<'_>) -> Result<(Vec<Ask<'_>>, Args<'_>), Error> {
-    let count = args.next().and_then(|count| parse_integer(count.bytes(), MAX_KEYS));
-    let count = count.and_then(|count| usize::try_from(count).ok()).filter(|&count| count > 0);
-    let count = count.filter(|&count| count <= args.len()).ok_or(Error::NumKeys)?;
+    let count = read_count(&mut args)?;
     let names = args.clone().take(count);
     args.by_ref().take(count).for_each(drop);
 
@@ -75,6 +79,13 @@ fn read_asks(mut args: Args<'_>) -> Result<(Vec<Ask<'_>>, Args<'_>), Error> {
         return Err(Error::LimitsAndKeys);
     }
     if names_one_twice(&asks) { Err(Error::SameKey) } else { Ok((asks, args)) }
+}
+
+/// Reads `numkeys`, as many keys at least being left.
+fn read_count(args: &mut Args<'_>) -> Result<usize, Error> {
+    let count = args.next().and_then(|count| parse_integer(count.bytes(), MAX_KEYS));
+    let count = count.and_then(|count| usize::try_from(count).ok()).filter(|&count| count > 0);
+    count.filter(|&count| count <= args.len()).ok_or(Error::NumKeys)
 }
 
 fn names_one_twice(asks: &[Ask<'_>]) -> bool {

@@ -191,7 +191,8 @@ pub const TABLE: &[Command] = &[
         name: c"RL.MULTI",
         syntax: "numkeys key [key ...] limit [limit ...] [FORCE] [AT microseconds]",
         arity: -4,
-        flags: c"write",
+        // A cluster routes a command of a module by what this flag makes it ask, not by a key spec that counts.
+        flags: c"write getkeys-api",
         acl: c"write slow",
         keys: Keys::Counted,
         access: Access::Update,

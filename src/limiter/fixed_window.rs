@@ -152,8 +152,8 @@ fn aligned_phase(at: Micros, window: Micros, align: Micros) -> Micros {
     Micros::new(shifted.checked_rem(window.get()).unwrap_or_default())
 }
 
-/// When the aligned window began in which `at` lies. One that began before 1970 is taken to begin
-/// at 1970, which changes no decision: its end is found from its phase.
+/// When the aligned window began in which `at` lies. One that began before 1970 is taken to begin at 1970: its end is
+/// found from its phase, so only a call without ALIGN could tell, and only at a moment within the first window of all.
 fn aligned_start(at: Micros, window: Micros, align: Micros) -> Micros {
     at.since(aligned_phase(at, window, align))
 }

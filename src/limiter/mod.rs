@@ -36,6 +36,8 @@ mod ring;
 mod sliding_window;
 pub mod time;
 
+#[cfg(test)]
+mod tests;
 
 pub use bucket::Bucket;
 pub use decision::{Decision, Mode, Request};

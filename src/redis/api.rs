@@ -68,6 +68,10 @@ server_functions! {
         = RedisModule_SignalModifiedKey;
     fn notify_keyspace_event(ctx: *mut raw::RedisModuleCtx, class: c_int, event: *const c_char, name: *mut raw::RedisModuleString)
         -> c_int = RedisModule_NotifyKeyspaceEvent;
+    fn is_keys_position_request(ctx: *mut raw::RedisModuleCtx) -> c_int
+        = RedisModule_IsKeysPositionRequest;
+    fn key_at_pos_with_flags(ctx: *mut raw::RedisModuleCtx, position: c_int, flags: c_int)
+        = RedisModule_KeyAtPosWithFlags;
     fn get_context_flags(ctx: *mut raw::RedisModuleCtx) -> c_int = RedisModule_GetContextFlags;
     fn replicate_verbatim(ctx: *mut raw::RedisModuleCtx) -> c_int = RedisModule_ReplicateVerbatim;
     fn reply_with_long_long(ctx: *mut raw::RedisModuleCtx, value: c_longlong) -> c_int

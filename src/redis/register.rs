@@ -201,6 +201,25 @@ pub unsafe fn run<E: Into<CString>>(
     api::OK
 }
 
+impl Call<'_> {
+    /// Whether the server does not call the command but only asks where its keys are, the command having the flag
+    /// `getkeys-api`. It is to be told with [`Call::tell_keys`], and nothing is to be done.
+    #[must_use]
+    pub fn asks_for_keys(&self) -> bool {
+        // SAFETY: the context is that of a call that has not returned.
+        unsafe { api::is_keys_position_request(self.ctx) != 0 }
+    }
+
+    /// Tells that so many arguments from `first` on are keys, and what is done to them. The command's name has position 0.
+    pub fn tell_keys(&self, first: c_int, count: usize, access: Access) {
+        let flags = access.flags().cast_signed();
+        for position in (first..).take(count) {
+            // SAFETY: the context is that of a call that asks where keys are.
+            unsafe { api::key_at_pos_with_flags(self.ctx, position, flags) };
+        }
+    }
+}
+
 /// The oldest server that has all we call: Redis 7.0.5. Valkey says it is a Redis 7.2.4.
 const OLDEST: (c_int, &str) = (0x0007_0005, "Redis 7.0.5 or Valkey 8.0");
 

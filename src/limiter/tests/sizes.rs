@@ -1,0 +1,113 @@
+//! Memory: of a limiter, of an entry, and of the block that holds entries.
+
+use super::super::{Entry, Limiter, Limits, Micros, Mode, Request, codec, must_allocate};
+use super::traffic::histories;
+use super::{Key, cost, for_each_algorithm, limits};
+
+/// The bytes of the block, and the entries that are kept, those that no longer count included.
+fn block(key: &Key) -> (usize, usize) {
+    let state = key.state.as_ref().unwrap();
+    let block = state.block().map_or(0, size_of_val);
+    let head = codec::encode_state(&Limiter::first(&state.limits(), Micros::ZERO, 1)).len() - 16;
+    (block, (codec::encode_state(state).len() - head) / 16)
+}
+
+/// At most 24 bytes an entry; where there is but one, at most four slots.
+fn assert_small(key: &Key) {
+    let (bytes, entries) = block(key);
+    let most = (24 * entries).max(4 * size_of::<Entry>());
+    assert!(bytes <= most, "{bytes} bytes for {entries} entries");
+}
+
+#[test]
+fn a_limiter_takes_at_most_56_bytes_and_an_entry_at_most_16() {
+    assert!(size_of::<Limiter>() <= 56, "{}", size_of::<Limiter>());
+    assert!(size_of::<Entry>() <= 16, "{}", size_of::<Entry>());
+}
+
+#[test]
+fn a_bucket_and_a_fixed_window_take_nothing_but_the_limiter() {
+    for plan in ["TOKENBUCKET 5 1", "LEAKYBUCKET 5 1", "FIXEDWINDOW 5 1m"] {
+        let mut key = Key::default();
+        key.ask(&limits(plan), 0, cost(1));
+        assert_eq!(key.state.unwrap().block(), None, "{plan}");
+    }
+}
+
+#[test]
+fn a_log_takes_at_most_24_bytes_an_entry_while_it_fills_and_while_it_empties() {
+    const FULL: u64 = 4_000;
+    let plan = limits("SLIDINGLOG 4000 1s");
+    let (mut key, mut now) = (Key::default(), 1 << 50);
+    for number in 1..=FULL {
+        now += 1;
+        assert!(key.ask(&plan, now, cost(1)).allowed);
+        assert_small(&key);
+        assert_eq!(block(&key).1 as u64, number, "an entry for every microsecond");
+    }
+    assert!(!key.ask(&plan, now + 1, cost(1)).allowed, "full");
+    // A second later seven hits leave for every one that comes.
+    now = (1 << 50) + 1_000_000;
+    for _ in 0..FULL / 7 {
+        now += 7;
+        assert!(key.ask(&plan, now, cost(1)).allowed);
+        assert_small(&key);
+    }
+    key.ask(&plan, now + 2_000_000, cost(1));
+    assert_eq!(block(&key).1, 1, "what has left is given back by the next grant");
+    assert_small(&key);
+}
+
+#[test]
+fn a_refund_gives_memory_back() {
+    let plan = limits("SLIDINGLOG 1000 1s");
+    let mut key = Key::default();
+    for now in 0..1_000 {
+        key.ask(&plan, now, cost(1));
+    }
+    while key.state.is_some() {
+        assert_small(&key);
+        key.refund(1_000, 30);
+    }
+}
+
+#[test]
+fn no_history_makes_a_block_larger_than_its_entries_need() {
+    for_each_algorithm(1_000, histories, |history| {
+        history.play(|seen| {
+            if let Some(Limits::SlidingWindow(_)) = seen.after.state.as_ref().map(Limiter::limits) {
+                assert_small(seen.after);
+            }
+        });
+    });
+}
+
+#[test]
+fn a_grant_takes_new_memory_only_where_it_is_said_to() {
+    for_each_algorithm(1_000, histories, |history| {
+        history.play(|seen| {
+            let moment = Micros::new(seen.now);
+            let Some(before) = &seen.before.state else {
+                assert!(must_allocate(None, seen.call, moment));
+                return;
+            };
+            let size = |state: &Limiter| state.block().map_or(0, <[Entry]>::len);
+            let mut after = before.clone();
+            let (room, said) = (size(&after), must_allocate(Some(&after), seen.call, moment));
+            after.grant(seen.call, moment, 1);
+            assert!(size(&after) <= room || said, "{room} slots, now {}", size(&after));
+        });
+    });
+}
+
+#[test]
+fn a_sliding_window_counter_has_at_most_one_entry_more_than_buckets() {
+    let plan = limits("SLIDING 1000000 1s BUCKETS 16");
+    let mut key = Key::default();
+    for number in 0..10_000_u64 {
+        let request = Request { cost: 1, mode: Mode::Force };
+        key.ask(&plan, number * 997, request);
+        assert!(block(&key).1 <= 17);
+        assert_small(&key);
+    }
+}
