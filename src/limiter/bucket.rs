@@ -115,6 +115,9 @@ impl Bucket {
         let given = u128::from(units).saturating_mul(u128::from(self.rate.per_us().get()));
         let gone = drained(self.rate, now.since(self.at));
         self.level = U96::new(level.saturating_sub(given));
+        // Where the clock has stepped back, what is left could lie further ahead than it takes to drain: it would count as
+        // none, and more than `units` would be given.
+        self.at = self.at.min(now);
         level > given.saturating_add(gone)
     }
 

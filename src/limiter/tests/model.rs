@@ -174,6 +174,7 @@ impl Model for Bucket {
             self.0 = None;
         } else {
             level.used -= whole(units);
+            level.at = level.at.min(now);
         }
     }
 

@@ -410,6 +410,15 @@ fn a_refund_gives_back_what_was_just_taken() {
 }
 
 #[test]
+fn a_refund_after_the_clock_stepped_back_gives_no_more_than_asked() {
+    tell(&[
+        (10_000, "TOKENBUCKET 9 1", "COST 9", &[1, 9, 0, 0, 9_000]),
+        // Five seconds back: what is left would lie further ahead than the two seconds it takes to drain.
+        (5_000, "", "REFUND 7", &[1, 9, 7, 0, 2_000]),
+    ]);
+}
+
+#[test]
 fn a_peek_looks_under_the_limits_of_the_last_grant() {
     for plan in ["TOKENBUCKET 2 2", "FIXEDWINDOW 2 1s", "SLIDING 2 1s", "SLIDINGLOG 2 1s"] {
         tell(&[
