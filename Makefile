@@ -26,8 +26,8 @@ MODULE := $(TARGET)/release/$(LIBRARY)
 WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
 
 .NOTPARALLEL:
-.PHONY: help setup build run test test-unit test-server test-servers test-long replay plots cluster cluster-stop \
-        lint fmt install clean
+.PHONY: help setup build run test test-unit test-server test-servers test-long test-valgrind replay plots \
+        cluster cluster-stop lint fmt install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ test-servers: setup ## run the server tests on the installed server, Redis 8.2.3
 test-long: setup ## run all the tests with many more random cases
 	cargo build --release --examples
 	$(WITH_SERVER) RL_LONG=1 cargo test --release --lib --test server
+
+test-valgrind: setup ## run the server tests with the server under valgrind (TESTS='errors:: hostile::': these)
+	@scripts/test-valgrind $(TESTS)
 
 replay: setup ## what would this limit have done to my traffic? LOG=access.log LIMIT='SLIDING 60 1m'
 	@test -n "$$LOG" && test -n "$$LIMIT" || { echo "usage: make replay LOG=access.log LIMIT='SLIDING 60 1m'" >&2; exit 1; }

@@ -1,5 +1,8 @@
 //! Short words for what tests do most: sending a command, and reading its reply.
 
+use std::collections::BTreeMap;
+
+use crate::server::slowness;
 use redis::{Connection, ErrorKind, FromRedisValue, RedisError, Value};
 
 /// A moment that every server's present is before: virtual clocks start here.
@@ -53,4 +56,55 @@ pub fn text(error: &RedisError) -> String {
 pub fn digest(connection: &mut Connection, key: &str) -> String {
     let digests: Vec<String> = send(connection, &format!("DEBUG DIGEST-VALUE {key}"));
     digests.concat()
+}
+
+/// What a database holds: each key with its digest and when it expires, in milliseconds since 1970 (-1: never).
+pub fn keyspace(connection: &mut Connection) -> BTreeMap<String, (String, i64)> {
+    let keys: Vec<String> = send(connection, "KEYS *");
+    keys.into_iter()
+        .map(|key| {
+            let digest = digest(connection, &key);
+            let expires = send(connection, &format!("PEXPIRETIME {key}"));
+            (key, (digest, expires))
+        })
+        .collect()
+}
+
+/// The units of a key that RL.INFO says are used; none if there is no key.
+pub fn used(connection: &mut Connection, key: &str, options: &str) -> i64 {
+    let fields: Vec<Value> = send(connection, &format!("RL.INFO {key} {options}"));
+    if fields.is_empty() {
+        return 0;
+    }
+    let named = |name: &[u8]| {
+        let place = fields.iter().position(|field| *field == Value::BulkString(name.to_vec()));
+        fields[place.expect("a field of that name") + 1].clone()
+    };
+    match named(b"used") {
+        Value::Int(units) => units,
+        other => panic!("{other:?} is no number"),
+    }
+}
+
+/// Sends many lines of words, none of which may be answered by an error.
+pub fn send_all(connection: &mut Connection, lines: impl IntoIterator<Item = String>) {
+    let mut lines = lines.into_iter().peekable();
+    while lines.peek().is_some() {
+        let mut pipe = redis::pipe();
+        for line in lines.by_ref().take(10_000) {
+            let mut words = line.split_whitespace();
+            let command = pipe.cmd(words.next().expect("a command has a name"));
+            for word in words {
+                command.arg(word);
+            }
+            pipe.ignore();
+        }
+        pipe.exec(connection).expect("no errors");
+    }
+}
+
+/// How many random cases a property is tried in: fewer on a server that RL_SLOW says is slow.
+pub fn cases() -> u32 {
+    let cases = if std::env::var_os("RL_LONG").is_some() { 100_000 } else { 5_000 };
+    cases / slowness()
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use redis::Value;
 
-use crate::client::{digest, error, send, try_send};
+use crate::client::{cases, digest, error, send, try_send};
 use crate::server::Server;
 
 #[test]
@@ -142,9 +142,8 @@ fn random_words_never_stop_the_server() {
     let mut server = Server::builder().virtual_clock().start().unwrap();
     let mut connection = server.connection().unwrap();
     let commands: Vec<String> = send(&mut connection, "COMMAND LIST FILTERBY MODULE rl");
-    let cases = if std::env::var_os("RL_LONG").is_some() { 100_000 } else { 5_000 };
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases,
+        cases: cases(),
         failure_persistence: None,
         ..ProptestConfig::default()
     });

@@ -11,13 +11,21 @@
     reason = "a test fails by a panic"
 )]
 
+mod acl;
 mod client;
+mod cluster;
 mod commands;
 mod cost;
 mod errors;
+mod failover;
+mod hostile;
 mod load;
+mod memory;
 mod multi;
+mod persistence;
+mod random;
 mod readme;
 mod replay;
+mod replication;
 mod server;
 mod throttle;

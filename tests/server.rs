@@ -28,6 +28,15 @@ use tempfile::TempDir;
 /// How long a server may take to start, to stop, or to catch up with its primary.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How many times slower than usual the server is: the variable RL_SLOW says so where another program runs it.
+pub fn slowness() -> u32 {
+    env::var("RL_SLOW").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1).max(1)
+}
+
+fn patience() -> Duration {
+    PATIENCE * slowness()
+}
+
 /// What a server is to be started with.
 #[derive(Clone, Default)]
 pub struct Builder {
@@ -120,8 +129,8 @@ impl Server {
 
     pub fn connection(&self) -> Result<redis::Connection> {
         let client = redis::Client::open(("127.0.0.1", self.port))?;
-        let connection = client.get_connection_with_timeout(PATIENCE)?;
-        connection.set_read_timeout(Some(PATIENCE * 2))?;
+        let connection = client.get_connection_with_timeout(patience())?;
+        connection.set_read_timeout(Some(patience() * 2))?;
         Ok(connection)
     }
 
@@ -136,9 +145,8 @@ impl Server {
         let mut connection = self.connection()?;
         // The connection breaks instead of an answer.
         let _ = redis::cmd("SHUTDOWN").arg(how).query::<()>(&mut connection);
-        if let Some(mut child) = self.child.take() {
-            wait_for("the server to stop", || Ok(child.try_wait()?.is_some()))?;
-        }
+        wait_for("the server to stop", || Ok(!self.is_alive()))?;
+        self.child = None;
         Ok(())
     }
 
@@ -198,20 +206,25 @@ impl Server {
             .spawn()
             .with_context(|| format!("{} does not start", binary().display()))?;
         self.child = Some(child);
-        self.wait_until_ready()
+        self.wait_until_ready(&file)
     }
 
-    fn wait_until_ready(&mut self) -> Result<()> {
+    fn wait_until_ready(&mut self, config: &Path) -> Result<()> {
         let start = Instant::now();
         loop {
-            if !self.is_alive() || start.elapsed() > PATIENCE {
+            if !self.is_alive() || start.elapsed() > patience() {
                 let output = fs::read_to_string(self.dir().join("output")).unwrap_or_default();
-                bail!("the server did not start: {output}{}", self.log());
+                let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+                let how = ended.map_or("too slow".into(), |status| status.to_string());
+                bail!("{} did not start ({how}): {output}{}", binary().display(), self.log());
             }
-            let answer = self.connection().and_then(|mut connection| {
-                Ok(redis::cmd("PING").query::<String>(&mut connection)?)
+            // Another test's server may have taken the port: then ours is about to say so, and to end.
+            let is_ours = self.connection().and_then(|mut connection| {
+                redis::cmd("PING").query::<String>(&mut connection)?; // an error while it loads its data
+                let file = field(&info(&mut connection, "server")?, "config_file");
+                Ok(file.is_some_and(|file| Path::new(&file) == config))
             });
-            if answer.is_ok() {
+            if is_ours.is_ok_and(|yes| yes) {
                 return Ok(());
             }
             sleep(Duration::from_millis(10));
@@ -221,6 +234,19 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // A program that watches over the server reports what it has seen only when the server ends by itself.
+        for _ in 0..60 {
+            if slowness() == 1 || !self.is_alive() {
+                break;
+            }
+            // Asked more than once, since a server that writes its first append-only file refuses to end.
+            let pid = self.pid().map(|pid| pid.to_string());
+            let _ = Command::new("kill").args(pid).status();
+            let start = Instant::now();
+            while self.is_alive() && start.elapsed() < Duration::from_secs(1) {
+                sleep(Duration::from_millis(10));
+            }
+        }
         self.kill();
     }
 }
@@ -266,12 +292,13 @@ pub fn field(info: &str, name: &str) -> Option<String> {
 pub fn wait_for(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !is_so()? {
-        ensure!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        ensure!(start.elapsed() < patience(), "waited in vain for {what}");
         sleep(Duration::from_millis(10));
     }
     Ok(())
 }
 
-fn free_port() -> Result<u16> {
+/// A port that nobody listened on a moment ago.
+pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
