@@ -1,6 +1,7 @@
 //! Short words for what tests do most: sending a command, and reading its reply.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use crate::server::slowness;
 use redis::{Connection, ErrorKind, FromRedisValue, RedisError, Value};
@@ -107,4 +108,13 @@ pub fn send_all(connection: &mut Connection, lines: impl IntoIterator<Item = Str
 pub fn cases() -> u32 {
     let cases = if std::env::var_os("RL_LONG").is_some() { 100_000 } else { 5_000 };
     cases / slowness()
+}
+
+/// Sets a flag at the end, that of a panic included: threads that wait for it would else never end.
+pub struct Finally<'a>(pub &'a AtomicBool);
+
+impl Drop for Finally<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
 }

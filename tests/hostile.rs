@@ -308,9 +308,39 @@ fn limits(state: &[u8]) -> (String, u64) {
     (limits, limit)
 }
 
+/// Asserts of a state's fields, which `limiter/codec.rs` draws, that grants could have left them so.
+fn check_state(state: &[u8]) -> Result<(), TestCaseError> {
+    const MOST_USED: u64 = 2_000_000_000_000;
+    const LATEST: u64 = (1 << 53) - 1;
+    let numbers: Vec<_> = fields(state)
+        .map(|offset| u64::from_le_bytes(state[offset..offset + 8].try_into().unwrap()))
+        .collect();
+    let (limit, third, moment) = (numbers[0], numbers[2], numbers[3]);
+    prop_assert!(state[0] == 1 && limit <= 1_000_000_000_000 && moment <= LATEST, "{:?}", state);
+    let valid = match state[1] {
+        0 | 1 => {
+            let level = u128::from(numbers[4]) | u128::from(numbers[5]) << 64;
+            numbers.len() == 6 && (1..=u128::from(MOST_USED) * u128::from(third)).contains(&level)
+        }
+        2 => numbers.len() == 5 && (1..=MOST_USED).contains(&numbers[4]),
+        _ => {
+            let entries = numbers[4..].chunks_exact(2).map(|entry| (entry[0], entry[1]));
+            let most = if state[1] == 3 { third + 1 } else { 10_000_000 };
+            entries.clone().is_sorted_by(|one, next| one.0 < next.0)
+                && entries.clone().last().is_some_and(|entry| moment <= entry.0)
+                && entries.clone().all(|(time, units)| time <= LATEST && units > 0)
+                && entries.clone().map(|(_, units)| units).sum::<u64>() <= MOST_USED
+                && entries.len() as u64 <= most
+        }
+    };
+    prop_assert!(valid, "{:?}", state);
+    Ok(())
+}
+
 /// Asserts that the key holds what a limiter may be, at moments before, at and after those in its state.
 fn check_limiter(connection: &mut Connection, bytes: usize) -> Result<(), TestCaseError> {
     let state = Envelope::state(&dump(connection));
+    check_state(&state)?;
     let (call, limit) = limits(&state);
     let memory: usize = send(connection, "MEMORY USAGE k");
     // At most 24 bytes for an entry, which is 16 in the state; the rest is the server's, and the limiter itself.
@@ -336,6 +366,7 @@ fn check_limiter(connection: &mut Connection, bytes: usize) -> Result<(), TestCa
     let grant = format!("{call} COST 1 FORCE AT {now}");
     let granted: Vec<i64> = send(connection, &grant);
     prop_assert_eq!(granted[0], 1, "{}", grant);
+    check_state(&Envelope::state(&dump(connection)))?;
     let (_, limit) = limits(&Envelope::state(&dump(connection)));
     check_row(&granted, limit)?;
     let ttl: i64 = send(connection, "PTTL k");

@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use redis::{Connection, Value};
 
-use crate::client::{T0, at, digest, error, send, send_all, text, try_send};
+use crate::client::{Finally, T0, at, digest, error, send, send_all, text, try_send};
 use crate::random::{Clock, Load, keys, seeds};
 use crate::server::{Builder, Server, field, info, wait_for};
 
@@ -106,13 +106,6 @@ fn assert_agree(primary: &Server, others: &[(&str, &Server)]) -> usize {
 /// Does something while a server is busy.
 fn under_load<T>(load: &mut Load, server: &Server, something: impl FnOnce() -> T) -> T {
     let done = AtomicBool::new(false);
-    // Also if it panics, or the load would never end.
-    struct Finally<'a>(&'a AtomicBool);
-    impl Drop for Finally<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, SeqCst);
-        }
-    }
     thread::scope(|scope| {
         scope.spawn(|| {
             let mut connection = connect(server);
@@ -121,7 +114,8 @@ fn under_load<T>(load: &mut Load, server: &Server, something: impl FnOnce() -> T
             }
             load.run(&mut connection, 200);
         });
-        let _finally = Finally(&done);
+        // Also if it panics, or the load would never end.
+        let _end = Finally(&done);
         something()
     })
 }
