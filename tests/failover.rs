@@ -213,7 +213,14 @@ fn fail_over(
             _ => random.below(1_000_000_000_000_000),
         } as i64;
         let apart = if random.percent(50) { -apart } else { apart };
-        let twice = if apart == 0 { unsent } else { history.used(&mut old, history.at()) };
+        let twice = if apart == 0 {
+            unsent
+        } else if history.limits.contains("ALIGN") {
+            // The edges of its windows move, too, and around each the limit may pass twice.
+            history.used(&mut old, history.at()) + history.limit
+        } else {
+            history.used(&mut old, history.at())
+        };
         history.steps.push((history.grants.len(), twice));
         history.clock += apart;
         if random.percent(70) {

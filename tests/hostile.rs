@@ -327,7 +327,7 @@ fn check_state(state: &[u8]) -> Result<(), TestCaseError> {
             let entries = numbers[4..].chunks_exact(2).map(|entry| (entry[0], entry[1]));
             let most = if state[1] == 3 { third + 1 } else { 10_000_000 };
             entries.clone().is_sorted_by(|one, next| one.0 < next.0)
-                && entries.clone().last().is_some_and(|entry| moment <= entry.0)
+                && entries.clone().next_back().is_some_and(|entry| moment <= entry.0)
                 && entries.clone().all(|(time, units)| time <= LATEST && units > 0)
                 && entries.clone().map(|(_, units)| units).sum::<u64>() <= MOST_USED
                 && entries.len() as u64 <= most
