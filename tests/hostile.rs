@@ -19,7 +19,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use redis::{Connection, Value};
 
 use crate::client::{T0, at, cases, digest, send, text, try_send};
-use crate::server::{Builder, Server, field, info};
+use crate::server::{Builder, Server, field, info, slowness};
 
 /// Calls that make a state of every kind, one key each; the moments are microseconds after T0.
 const SEEDS: &[&[(u64, &str)]] = &[
@@ -439,7 +439,9 @@ fn assert_no_memory_was_taken(server: &Server, connection: &mut Connection, befo
     assert_eq!(send::<i64>(connection, "DBSIZE"), 0);
     let [used, peak] = memory(server, connection);
     assert!(used < before[0] + (2 << 20), "{used} bytes after {}", before[0]);
-    assert!(peak < before[1] + (64 << 20), "{peak} bytes at most after {}", before[1]);
+    // A program that runs the server takes memory of its own for it.
+    let is_own = slowness() == 1;
+    assert!(!is_own || peak < before[1] + (64 << 20), "{peak} bytes at most after {}", before[1]);
 }
 
 // ---- the tests
@@ -700,7 +702,8 @@ fn a_server_refuses_a_file_with_a_hostile_value_and_says_why_or_loads_it() {
         let huge = [&value[..HEAD_LEN - 1], &[0x81, 0, 0, 1, 0, 0, 0, 0, 0]].concat();
         // A few of each kind, others of each state: each takes the start of a server. No value is cut short here: looking for
         // what is wrong with such a file, the servers themselves read on behind its end for ever.
-        let (first, step) = if long { (0, 3) } else { (508 + number, 13) };
+        let step = 13 * slowness().min(4) as usize;
+        let (first, step) = if long { (0, 3) } else { (508 + number, step) };
         let chosen = values.skip(first).step_by(step);
         for value in chosen.chain([huge]) {
             let mut file = [before, &value, after].concat();

@@ -1,8 +1,8 @@
 //! Random commands of every kind from a seeded generator: for servers that are to be kept busy.
 //!
-//! The keys are few and the limits small and changing, so that grants, denials, debts, expired keys and keys of the wrong kind all
-//! occur, alone, in transactions, in scripts and in functions. A test that fails prints the seed; RL_SEED=seed repeats it, and
-//! RL_LONG=1 tries more of them.
+//! The keys are few and the limits small and changing, so that grants, denials, debts, expired keys and keys of the
+//! wrong kind all occur, alone, in transactions, in scripts and in functions. A test that fails prints the seed;
+//! RL_SEED=seed repeats it, and RL_LONG=1 tries more of them.
 
 use std::env;
 use std::thread;

@@ -131,6 +131,7 @@ impl Server {
         let client = redis::Client::open(("127.0.0.1", self.port))?;
         let connection = client.get_connection_with_timeout(patience())?;
         connection.set_read_timeout(Some(patience() * 2))?;
+        connection.set_write_timeout(Some(patience() * 2))?;
         Ok(connection)
     }
 
