@@ -509,6 +509,27 @@ fn a_file_that_was_cut_short_holds_all_that_several_keys_gave_or_nothing() {
 }
 
 #[test]
+fn a_whole_state_reaches_replicas_and_the_append_only_file() {
+    // As `limiter/codec.rs` draws it: a token bucket of 10 and one a second, of which five are used.
+    let mut state = vec![1, 0];
+    for number in [10, 1, 1_000_000, T0, 5_000_000, 0] {
+        state.extend(number.to_le_bytes());
+    }
+    let mut primary = Server::builder().setting("appendonly yes").start().unwrap();
+    let replica = Server::builder().replica_of(&primary).start().unwrap();
+    replica.wait_for_sync(&primary).unwrap();
+    let mut connection = connect(&primary);
+    try_send::<()>(&mut connection, &[b"RL._RESTORE", b"k", &state]).unwrap();
+    assert_eq!(send::<i64>(&mut connection, "EXISTS k"), 1);
+    let expected = digest(&mut connection, "k");
+    wait_for("the replica to have the key", || Ok(digest(&mut connect(&replica), "k") == expected))
+        .unwrap();
+    primary.shutdown(false).unwrap();
+    primary.start_again().unwrap();
+    assert_eq!(digest(&mut connect(&primary), "k"), expected);
+}
+
+#[test]
 fn a_replica_answers_looks_and_refuses_to_decide() {
     let mut server = Watched::start();
     let mut replica = connect(&server.replica);
