@@ -1,6 +1,6 @@
 //! What every command replies: rows on a virtual clock.
 
-use redis::Value;
+use redis::{Connection, Value};
 
 use crate::client::{T0, at, digest, send};
 use crate::server::{Server, info};
@@ -180,6 +180,90 @@ fn a_key_of_another_kind_is_left_alone() {
     );
     // One second later the bucket is as if never used: it is no limiter any more.
     assert_eq!(at(&mut connection, 1_000_000, "RL.SLIDING k 1 1"), [1, 1, 0, 0, 1_000]);
+}
+
+#[test]
+fn a_foreign_string_keeps_its_encoding() {
+    let server = Server::start().unwrap();
+    let mut connection = server.connection().unwrap();
+    send::<()>(&mut connection, "SET number 5");
+    send::<()>(&mut connection, "SET text hello EX 100");
+    // As redis-cell writes it, but only its own command may take it for a limiter.
+    send::<()>(&mut connection, "SET cell 1764000000000000000 EX 100");
+    let encodings = |connection: &mut Connection| -> Vec<String> {
+        ["number", "text", "cell"]
+            .map(|key| send(connection, &format!("OBJECT ENCODING {key}")))
+            .into()
+    };
+    let before = encodings(&mut connection);
+    for key in ["number", "text", "cell"] {
+        for line in [
+            format!("RL.PEEK {key}"),
+            format!("RL.INFO {key}"),
+            format!("RL.TOKENBUCKET {key} 1 1"),
+            format!("RL.MULTI 1 {key} TOKENBUCKET 1 1"),
+            format!("RL.REFUND {key} 1"),
+            format!("RL.RESET {key}"),
+        ] {
+            let words: Vec<_> = line.split(' ').map(str::as_bytes).collect();
+            let error = crate::client::error(&mut connection, &words);
+            assert!(error.starts_with("WRONGTYPE "), "{line}: {error}");
+        }
+    }
+    for key in ["number", "text"] {
+        let words: Vec<_> = [b"CL.THROTTLE", key.as_bytes(), b"1", b"1", b"1"].into();
+        assert!(crate::client::error(&mut connection, &words).starts_with("WRONGTYPE "));
+    }
+    assert_eq!(encodings(&mut connection), before, "an error changes nothing");
+}
+
+#[test]
+fn a_limiter_is_a_type_of_its_own() {
+    let server = Server::start().unwrap();
+    let mut connection = server.connection().unwrap();
+    send::<()>(&mut connection, "SET text hello");
+    send::<Value>(&mut connection, "RL.SLIDING k 5 1m");
+    assert_eq!(send::<String>(&mut connection, "TYPE k"), "ratelimit");
+    let (_, found): (String, Vec<String>) =
+        send(&mut connection, "SCAN 0 COUNT 100 TYPE ratelimit");
+    assert_eq!(found, ["k"]);
+}
+
+#[test]
+fn settings_have_bounds_and_only_one_may_change_at_run_time() {
+    let server = Server::start().unwrap();
+    let mut connection = server.connection().unwrap();
+    let ask = "RL.SLIDINGLOG k 11 1m COST 0";
+    send::<()>(&mut connection, "CONFIG SET rl.max-log-entries 10");
+    let words: Vec<_> = ask.split(' ').map(str::as_bytes).collect();
+    assert!(crate::client::error(&mut connection, &words).contains("from 0 to 10 "));
+    send::<()>(&mut connection, "CONFIG SET rl.max-log-entries 11");
+    send::<Vec<i64>>(&mut connection, ask);
+    for line in [
+        "CONFIG SET rl.max-log-entries 0",
+        "CONFIG SET rl.max-log-entries 10000001",
+        "CONFIG SET rl.cl-throttle no",
+        "CONFIG SET rl.client-clock yes",
+    ] {
+        let words: Vec<_> = line.split(' ').map(str::as_bytes).collect();
+        crate::client::error(&mut connection, &words);
+    }
+}
+
+#[test]
+fn replies_are_integers_and_maps_in_resp3_too() {
+    let server = Server::start().unwrap();
+    let mut connection = server.connection().unwrap();
+    send::<Value>(&mut connection, "HELLO 3");
+    let reply: Value = send(&mut connection, "RL.TOKENBUCKET k 5 5/m");
+    assert_eq!(reply, Value::Array([1, 5, 4, 0, 12_000].map(Value::Int).into()));
+    match send::<Value>(&mut connection, "RL.INFO k") {
+        Value::Map(fields) => {
+            assert_eq!(fields[1], (Value::BulkString(b"limit".into()), Value::Int(5)))
+        }
+        other => panic!("{other:?} is no map"),
+    }
+    assert_eq!(send::<Value>(&mut connection, "RL.PEEK nothing"), Value::Nil);
 }
 
 #[test]

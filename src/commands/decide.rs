@@ -121,14 +121,13 @@ pub fn state_for<'k>(
     now: Micros,
     strings: Strings,
 ) -> Result<Option<Cow<'k, Limiter>>, Error> {
+    let takes_over = strings == Strings::OfRedisCell && call.algorithm() == Algorithm::TokenBucket;
+    if takes_over && let Some(time) = key.arrival_time() {
+        return Ok(Limiter::from_arrival_time(call, time, now).map(Cow::Owned));
+    }
     match key.held() {
         Held::Nothing => Ok(None),
-        Held::RedisCell(time)
-            if strings == Strings::OfRedisCell && call.algorithm() == Algorithm::TokenBucket =>
-        {
-            Ok(Limiter::from_arrival_time(call, time, now).map(Cow::Owned))
-        }
-        Held::RedisCell(_) | Held::Foreign => Err(Error::NotALimiter),
+        Held::Foreign => Err(Error::NotALimiter),
         Held::Limiter(limiter) => {
             let (held, called) = (limiter.algorithm(), call.algorithm());
             if held != called && !limiter.is_idle(now) {

@@ -25,7 +25,7 @@ pub fn run(call: &Call<'_>) -> Result<(), Error> {
     let mut key = Key::read(call, name);
     let bytes = key.limiter_bytes();
     match key.held() {
-        Held::RedisCell(_) | Held::Foreign => return Err(Error::NotALimiter),
+        Held::Foreign => return Err(Error::NotALimiter),
         Held::Limiter(limiter) if !limiter.is_idle(now) => {
             let mut fields = describe(limiter, now);
             fields.push(("bytes", integer(bytes)));

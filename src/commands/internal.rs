@@ -30,7 +30,7 @@ pub fn apply(key: &mut Key<'_>, effect: &Effect) {
 
 /// `RL._APPLY key effect [key effect ...]`
 pub fn run_apply(call: &Call<'_>) -> Result<(), Error> {
-    // All are checked before the first is applied.
+    // All are checked before the first is applied. No key stays open meanwhile, since a caller may name one twice.
     for_each_effect(call.args(), |name, effect| {
         state_for(&mut Key::write(call, name), &effect.limits, effect.at, Strings::OfRedisCell)?;
         Ok(())
@@ -63,7 +63,7 @@ pub fn run_restore(call: &Call<'_>) -> Result<(), Error> {
     let limiter = codec::decode_state(bytes).ok_or(Error::State)?;
 
     let mut key = Key::write(call, name);
-    if let Held::Foreign | Held::RedisCell(_) = key.held() {
+    if let Held::Foreign = key.held() {
         return Err(Error::NotALimiter);
     }
     key.set(limiter);

@@ -48,14 +48,15 @@ pub fn run(call: &Call<'_>) -> Result<(), Error> {
         let decision = limiter::decide(state.as_deref(), &ask.limits, now, request);
         answers.push(Answer { key, decision });
     }
-    match answers.iter().position(|answer| !answer.decision.allowed) {
+    let refused = answers.iter().position(|answer| !answer.decision.allowed);
+    match refused {
         None => {
             take_all(call, &asks, &mut answers, now)?;
             reply_granted(call, &answers);
         }
         Some(refused) => reply_refused(call, &asks, &mut answers, refused, now),
     }
-    let granted = answers.iter().all(|answer| answer.decision.allowed);
+    let granted = refused.is_none();
     for (ask, answer) in asks.iter().zip(&answers) {
         if ask.cost > 0 && answer.decision.allowed == granted {
             stats::count(ask.limits.algorithm(), granted);
@@ -153,10 +154,11 @@ fn reply_refused(
     refused: usize,
     now: Micros,
 ) {
-    let refusing = answers.iter().filter(|answer| !answer.decision.allowed);
+    let mut refusing = answers.iter().filter(|answer| !answer.decision.allowed);
     // `None`, a wait without end, makes the whole one endless.
-    let waits: Option<Vec<Micros>> = refusing.map(|answer| answer.decision.wait).collect();
-    let longest = waits.and_then(|waits| waits.into_iter().max());
+    let longest = refusing.try_fold(Micros::ZERO, |longest, answer| {
+        answer.decision.wait.map(|wait| wait.max(longest))
+    });
     let refused = i64::try_from(refused).unwrap_or(i64::MAX);
     reply_head(call, answers.len(), [0, longest.map_or(-1, Micros::millis_up), refused]);
     for (ask, answer) in asks.iter().zip(answers) {

@@ -17,7 +17,7 @@ pub fn run(call: &Call<'_>) -> Result<(), Error> {
     let now = options.now()?;
 
     match Key::read(call, name).held() {
-        Held::RedisCell(_) | Held::Foreign => return Err(Error::NotALimiter),
+        Held::Foreign => return Err(Error::NotALimiter),
         Held::Limiter(limiter) if !limiter.is_idle(now) => {
             let decision = limiter.peek(now, options.request());
             let look = limiter.peek(now, Request::LOOK);

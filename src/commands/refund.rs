@@ -23,7 +23,7 @@ pub fn run(call: &Call<'_>) -> Result<(), Error> {
 
     let mut key = Key::write(call, name);
     let limits = match key.held() {
-        Held::RedisCell(_) | Held::Foreign => return Err(Error::NotALimiter),
+        Held::Foreign => return Err(Error::NotALimiter),
         Held::Limiter(limiter) if !limiter.is_idle(now) => limiter.limits(),
         Held::Nothing | Held::Limiter(_) => {
             call.reply_null();

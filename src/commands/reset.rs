@@ -6,7 +6,7 @@ use crate::redis::{Call, Held, Key};
 /// Forgets limiters, those included that are as if never used. A foreign key among them: nothing is removed.
 pub fn run(call: &Call<'_>) -> Result<(), Error> {
     for name in call.args() {
-        if let Held::RedisCell(_) | Held::Foreign = Key::write(call, name).held() {
+        if let Held::Foreign = Key::write(call, name).held() {
             return Err(Error::NotALimiter);
         }
     }

@@ -43,7 +43,7 @@ pub enum Mode {
     Force,
 }
 
-/// What a limiter answers. Nothing is taken yet: see [`super::grant`].
+/// What a limiter answers. Nothing is taken yet: see [`super::Limiter::grant`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Whether the request is granted.
@@ -57,7 +57,7 @@ pub struct Decision {
     pub wait: Option<Micros>,
     /// Until the limiter is as if never used.
     pub reset: Micros,
-    /// The units that the request takes: what [`super::grant`] is to record; 0 for none.
+    /// The units that the request takes: what [`super::Limiter::grant`] is to record; 0 for none.
     pub taken: u64,
 }
 

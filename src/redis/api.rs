@@ -1,7 +1,7 @@
 //! The server's functions that we call, and nothing else of it.
 //!
 //! The server hands its functions over as pointers, by name, before it calls `RedisModule_OnLoad`; one that it
-//! does not have stays `None`. [`first_missing`] is asked once, at load, so that on an old server the module is
+//! does not have stays `None`. `first_missing` is asked once, at load, so that on an old server the module is
 //! refused with a reason instead of failing in a call.
 
 use std::ffi::{c_char, c_int, c_longlong, c_uint, c_void};
@@ -12,7 +12,7 @@ use redis_module::raw;
 #[expect(clippy::cast_possible_truncation, reason = "it is 0")]
 pub(super) const OK: c_int = raw::REDISMODULE_OK as c_int;
 
-/// Declares a function for each of the server's, under its own name, and [`first_missing`] over all.
+/// Declares a function for each of the server's, under its own name, and `first_missing` over all.
 macro_rules! server_functions {
     ($( fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? = $raw:ident; )*) => {
         $(
@@ -56,6 +56,7 @@ server_functions! {
     fn get_abs_expire(key: *mut raw::RedisModuleKey) -> c_longlong = RedisModule_GetAbsExpire;
     fn set_abs_expire(key: *mut raw::RedisModuleKey, at: c_longlong) -> c_int
         = RedisModule_SetAbsExpire;
+    fn value_length(key: *mut raw::RedisModuleKey) -> usize = RedisModule_ValueLength;
     fn string_dma(key: *mut raw::RedisModuleKey, length: *mut usize, mode: c_int) -> *mut c_char
         = RedisModule_StringDMA;
     fn create_string(ctx: *mut raw::RedisModuleCtx, bytes: *const c_char, length: usize)

@@ -37,7 +37,6 @@ pub struct Key<'a> {
 enum Content {
     Nothing,
     Limiter(*mut c_void),
-    RedisCell(u64),
     Foreign,
 }
 
@@ -47,8 +46,6 @@ pub enum Held<'k> {
     Nothing,
     /// A limiter.
     Limiter(&'k mut Limiter),
-    /// A string as redis-cell keeps it: 19 digits with an expiry, its theoretical arrival time in nanoseconds.
-    RedisCell(u64),
     /// Something else.
     Foreign,
 }
@@ -84,9 +81,6 @@ impl<'a> Key<'a> {
         // SAFETY: the key is open, or null: the server takes that for an empty one.
         match unsafe { api::key_type(self.key) } as isize {
             raw::REDISMODULE_KEYTYPE_EMPTY => return Content::Nothing,
-            raw::REDISMODULE_KEYTYPE_STRING => {
-                return self.arrival_time().map_or(Content::Foreign, Content::RedisCell);
-            }
             raw::REDISMODULE_KEYTYPE_MODULE => {}
             _ => return Content::Foreign,
         }
@@ -104,20 +98,32 @@ impl<'a> Key<'a> {
             Content::Nothing => Held::Nothing,
             // SAFETY: the value is ours, and lent no longer than the key, which is lent mutably.
             Content::Limiter(value) => Held::Limiter(unsafe { datatype::value_mut(value) }),
-            Content::RedisCell(time) => Held::RedisCell(time),
             Content::Foreign => Held::Foreign,
         }
     }
 
-    /// What redis-cell stored in a string, if it did.
-    fn arrival_time(&self) -> Option<u64> {
-        let mut length = 0;
-        let read = raw::REDISMODULE_READ.cast_signed();
+    /// What redis-cell keeps in a string of 19 digits with an expiry: a theoretical arrival time, in nanoseconds since 1970.
+    ///
+    /// To be asked only where such a string is a limiter: the server turns what it lets us read into a plain string, whatever
+    /// its encoding was. So the length is looked at first.
+    #[must_use]
+    pub fn arrival_time(&self) -> Option<u64> {
+        const DIGITS: usize = 19;
+        // SAFETY: the key is open.
+        let is_string = matches!(self.content, Content::Foreign)
+            && unsafe { api::key_type(self.key) } as isize == raw::REDISMODULE_KEYTYPE_STRING;
+        // SAFETY: the key is open.
+        if !is_string || unsafe { api::value_length(self.key) } != DIGITS {
+            return None;
+        }
+        // SAFETY: the key is open.
+        if unsafe { api::get_abs_expire(self.key) } < 0 {
+            return None;
+        }
+        let (mut length, read) = (0, raw::REDISMODULE_READ.cast_signed());
         // SAFETY: the key is open and holds a string; it is only read.
         let digits = unsafe { api::string_dma(self.key, &raw mut length, read) };
-        // SAFETY: the key is open.
-        let expires = unsafe { api::get_abs_expire(self.key) } >= 0;
-        if digits.is_null() || length != 19 || !expires {
+        if digits.is_null() {
             return None;
         }
         // SAFETY: the server answers as many readable bytes, which stay until the key is changed.
@@ -129,7 +135,7 @@ impl<'a> Key<'a> {
     pub fn limiter(&mut self) -> Option<&mut Limiter> {
         match self.held() {
             Held::Limiter(limiter) => Some(limiter),
-            Held::Nothing | Held::RedisCell(_) | Held::Foreign => None,
+            Held::Nothing | Held::Foreign => None,
         }
     }
 
@@ -139,7 +145,7 @@ impl<'a> Key<'a> {
         match self.content {
             // SAFETY: the value is ours.
             Content::Limiter(value) => unsafe { datatype::allocated(value) },
-            Content::Nothing | Content::RedisCell(_) | Content::Foreign => 0,
+            Content::Nothing | Content::Foreign => 0,
         }
     }
 
@@ -153,21 +159,16 @@ impl<'a> Key<'a> {
 
     /// Records a grant. What redis-cell kept under the key is taken over.
     pub fn grant(&mut self, limits: &Limits, now: Micros, units: u64) {
-        let idle_at = match self.held() {
-            Held::Limiter(limiter) => {
-                limiter.grant(limits, now, units);
-                limiter.idle_at()
-            }
-            held => {
-                let taken_over = match held {
-                    Held::RedisCell(time) => Limiter::from_arrival_time(limits, time, now),
-                    _ => None,
-                };
-                let limiter = Limiter::granted(taken_over, limits, now, units);
-                let idle_at = limiter.idle_at();
-                self.set(limiter);
-                idle_at
-            }
+        let idle_at = if let Some(limiter) = self.limiter() {
+            limiter.grant(limits, now, units);
+            limiter.idle_at()
+        } else {
+            let time = self.arrival_time();
+            let taken_over = time.and_then(|time| Limiter::from_arrival_time(limits, time, now));
+            let limiter = Limiter::granted(taken_over, limits, now, units);
+            let idle_at = limiter.idle_at();
+            self.set(limiter);
+            idle_at
         };
         self.keep_until(idle_at, now);
         self.changed();
