@@ -17,7 +17,7 @@ pub const APPLY_COMMAND: &CStr = c"RL._APPLY";
 /// Applies an effect, and tells it to those who follow.
 pub fn apply_and_replicate(call: &Call<'_>, key: &mut Key<'_>, effect: &Effect) {
     apply(key, effect);
-    call.replicate(APPLY_COMMAND, key.name(), &effect.encode());
+    call.replicate(APPLY_COMMAND, key.name(), || effect.encode());
 }
 
 /// Applies an effect.

@@ -126,13 +126,13 @@ fn take_all(
     if grows && call.is_out_of_memory() {
         return Err(Error::OutOfMemory);
     }
-    let mut batch = call.batch(asks.len());
+    let mut batch = call.batch();
     for (ask, answer) in asks.iter().zip(answers) {
         if answer.decision.taken > 0 {
             let change = Change::Grant(answer.decision.taken);
             let effect = Effect { limits: ask.limits, at: now, change };
             apply(&mut answer.key, &effect);
-            batch.push(ask.name, &effect.encode());
+            batch.push(ask.name, || effect.encode());
         }
     }
     batch.replicate(APPLY_COMMAND);

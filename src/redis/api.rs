@@ -4,7 +4,7 @@
 //! does not have stays `None`. `first_missing` is asked once, at load, so that on an old server the module is
 //! refused with a reason instead of failing in a call.
 
-use std::ffi::{c_char, c_int, c_longlong, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
 
 use redis_module::raw;
 
@@ -115,6 +115,14 @@ server_functions! {
         -> c_int = RedisModule_RegisterBoolConfig;
     fn register_numeric_config(ctx: *mut raw::RedisModuleCtx, name: *const c_char, default: c_longlong, flags: c_uint, min: c_longlong, max: c_longlong, get: raw::RedisModuleConfigGetNumericFunc, set: raw::RedisModuleConfigSetNumericFunc, apply: raw::RedisModuleConfigApplyFunc, data: *mut c_void)
         -> c_int = RedisModule_RegisterNumericConfig;
+    fn subscribe_to_server_event(ctx: *mut raw::RedisModuleCtx, event: raw::RedisModuleEvent, callback: raw::RedisModuleEventCallback)
+        -> c_int = RedisModule_SubscribeToServerEvent;
+    fn get_server_info(ctx: *mut raw::RedisModuleCtx, section: *const c_char)
+        -> *mut raw::RedisModuleServerInfoData = RedisModule_GetServerInfo;
+    fn free_server_info(ctx: *mut raw::RedisModuleCtx, info: *mut raw::RedisModuleServerInfoData)
+        = RedisModule_FreeServerInfo;
+    fn server_info_unsigned(info: *mut raw::RedisModuleServerInfoData, field: *const c_char, error: *mut c_int)
+        -> c_ulonglong = RedisModule_ServerInfoGetFieldUnsigned;
     fn load_configs(ctx: *mut raw::RedisModuleCtx) -> c_int = RedisModule_LoadConfigs;
 }
 

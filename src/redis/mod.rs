@@ -12,11 +12,12 @@
 //! | `args` | a call and its arguments |
 //! | `key` | an open key: what it holds, storing, expiry |
 //! | `datatype` | the native type `ratelimit`: what the server does with a value |
-//! | `replicate` | what replicas and the append-only file are told |
+//! | `replicate`, `audience` | what replicas and the append-only file are told, and whether anybody hears it |
 //! | `clock`, `reply`, `config`, `stats` | as their names say |
 
 pub mod api;
 pub mod args;
+mod audience;
 pub mod clock;
 pub mod config;
 pub mod datatype;

@@ -9,7 +9,7 @@ use std::ptr::{null, null_mut};
 
 use redis_module::{Context, raw};
 
-use super::{Call, api, config, datatype};
+use super::{Call, api, audience, config, datatype};
 
 /// A command, as it is declared.
 pub struct Command {
@@ -255,6 +255,8 @@ pub fn load(ctx: &Context, commands: &[Command]) -> Result<(), String> {
     if !unsafe { config::load(ctx) } {
         return Err("the server refuses the settings rl.*".into());
     }
+    // SAFETY: as above.
+    unsafe { audience::watch(ctx) };
     for command in commands {
         let optional = match command.presence {
             Presence::Always => false,

@@ -3,17 +3,28 @@
 //! A command that decides is not replicated as it is, since another server would decide at
 //! another time: its *effect* is, as a call of an internal command. What a replica applies must call
 //! [`Call::replicate_as_is`] itself, or the replica's own append-only file and its sub-replicas would miss it.
+//!
+//! Where nobody listens no effect is put together: see [`audience`].
 
 use std::ffi::{CStr, c_char};
 use std::ptr::null_mut;
 
 use redis_module::raw;
 
-use super::{Arg, Call, api};
+use super::{Arg, Call, api, audience};
 
 impl<'a> Call<'a> {
     /// Replicates `command key bytes` in place of this call.
-    pub fn replicate(&self, command: &CStr, key: Arg<'_>, bytes: &[u8]) {
+    pub fn replicate<const N: usize>(
+        &self,
+        command: &CStr,
+        key: Arg<'_>,
+        bytes: impl FnOnce() -> [u8; N],
+    ) {
+        if audience::nobody_listens() {
+            return self.replicate_as_is();
+        }
+        let bytes = bytes();
         let (start, length) = (bytes.as_ptr().cast::<c_char>(), bytes.len());
         // SAFETY: the context and the key's name are those of a call that has not returned.
         unsafe { api::replicate(self.ctx, command.as_ptr(), key.string, start, length) };
@@ -25,23 +36,29 @@ impl<'a> Call<'a> {
         unsafe { api::replicate_verbatim(self.ctx) };
     }
 
-    /// A batch for so many keys.
+    /// A batch for several keys.
     #[must_use]
-    pub fn batch(&self, keys: usize) -> Batch<'_, 'a> {
-        Batch { call: self, strings: Vec::with_capacity(keys.saturating_mul(2)) }
+    pub const fn batch(&self) -> Batch<'_, 'a> {
+        Batch { call: self, is_empty: true, strings: Vec::new() }
     }
 }
 
 /// What is to be replicated for several keys: as one command, so those who follow have all of it or nothing.
 pub struct Batch<'c, 'a> {
     call: &'c Call<'a>,
-    /// A key's name, which is the call's, and a string, which is ours; and so on.
+    is_empty: bool,
+    /// A key's name, which is the call's, and a string, which is ours; and so on. None where nobody listens.
     strings: Vec<*mut raw::RedisModuleString>,
 }
 
 impl<'a> Batch<'_, 'a> {
     /// Adds `key bytes`.
-    pub fn push(&mut self, key: Arg<'a>, bytes: &[u8]) {
+    pub fn push<const N: usize>(&mut self, key: Arg<'a>, bytes: impl FnOnce() -> [u8; N]) {
+        self.is_empty = false;
+        if audience::nobody_listens() {
+            return;
+        }
+        let bytes = bytes();
         let start = bytes.as_ptr().cast::<c_char>();
         // SAFETY: without a context the string is ours alone; the server copies the bytes.
         let string = unsafe { api::create_string(null_mut(), start, bytes.len()) };
@@ -55,6 +72,8 @@ impl<'a> Batch<'_, 'a> {
             // SAFETY: the names are those of a call that has not returned, the other strings are still ours, and
             // the server holds on to those it needs.
             unsafe { api::replicate_strings(self.call.ctx, command.as_ptr(), start, count) };
+        } else if !self.is_empty {
+            self.call.replicate_as_is();
         }
     }
 }
