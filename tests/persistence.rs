@@ -516,6 +516,7 @@ fn memory_usage_tells_what_is_allocated() {
     let mut first = None;
     for (keys, grants, command, limits) in [
         (6_000, 1, "RL.TOKENBUCKET", "100 1"),
+        (6_000, 1, "RL.TOKENBUCKET", "1000000000000 1"),
         (6_000, 1, "RL.LEAKYBUCKET", "100 1"),
         (6_000, 1, "RL.FIXEDWINDOW", "100 1m"),
         (6_000, 1, "RL.SLIDING", "100 1m"),

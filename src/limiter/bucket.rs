@@ -24,23 +24,64 @@
 //! the two are shown equivalent there): GCRA's theoretical arrival time is the moment when this
 //! level reaches 0.
 //!
-//! Cost: O(1), a few 128-bit products; memory: the struct.
+//! Cost: O(1), a few 128-bit products; memory: a [`SmallBucket`], or where one of its numbers is too large for that a
+//! pointer to a [`Bucket`].
 
 use std::num::NonZeroU64;
 
 use super::decision::Standing;
 use super::limits::{BucketKind, BucketLimits, MAX_USED, Rate};
-use super::packed::{U40, U96};
+use super::packed::Packed;
 use super::time::{Micros, div_up};
 
 /// The state of a bucket: what its level was at its last grant, and under which limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bucket {
-    kind: BucketKind,
-    capacity: U40,
-    level: U96,
-    rate: Rate,
+    limits: BucketLimits,
+    /// In 1/d units.
+    level: u128,
     at: Micros,
+}
+
+/// A bucket in as few bytes as nearly all of them need: capacity and rate's units below 2^32, the time of the rate below
+/// 2^48 us (eight years), the level below 2^64 (300 thousand million units at a rate per minute, seven million per month).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmallBucket {
+    kind: BucketKind,
+    capacity: Packed<4>,
+    units: Packed<4>,
+    per_us: Packed<6>,
+    level: Packed<8>,
+    at: Packed<8>,
+}
+
+impl SmallBucket {
+    /// The bucket in this form, if it fits.
+    pub(super) fn pack(bucket: &Bucket) -> Option<Self> {
+        let Bucket { limits: BucketLimits { kind, capacity, rate }, level, at } = *bucket;
+        Some(Self {
+            kind,
+            capacity: Packed::fitting(capacity)?,
+            units: Packed::fitting(rate.units().get())?,
+            per_us: Packed::fitting(rate.per_us().get())?,
+            level: Packed::new(u64::try_from(level).ok()?),
+            at: Packed::new(at.get()),
+        })
+    }
+
+    pub(super) const fn kind(&self) -> BucketKind {
+        self.kind
+    }
+
+    pub(super) fn unpack(&self) -> Bucket {
+        let not_zero = |value| NonZeroU64::new(value).unwrap_or(NonZeroU64::MIN);
+        let rate = Rate::of(not_zero(self.units.get()), not_zero(self.per_us.get()));
+        Bucket {
+            limits: BucketLimits { kind: self.kind, capacity: self.capacity.get(), rate },
+            level: self.level.get().into(),
+            at: Micros::new(self.at.get()),
+        }
+    }
 }
 
 impl Bucket {
@@ -66,40 +107,34 @@ impl Bucket {
         (level > 0).then(|| Self::new(limits, level.min(full_level(limits.rate)), now))
     }
 
-    fn new(limits: &BucketLimits, level: u128, at: Micros) -> Self {
-        Self {
-            kind: limits.kind,
-            capacity: U40::new(limits.capacity),
-            level: U96::new(level),
-            rate: limits.rate,
-            at,
-        }
+    const fn new(limits: &BucketLimits, level: u128, at: Micros) -> Self {
+        Self { limits: *limits, level, at }
     }
 
-    pub(super) fn limits(&self) -> BucketLimits {
-        BucketLimits { kind: self.kind, capacity: self.capacity.get(), rate: self.rate }
+    pub(super) const fn limits(&self) -> BucketLimits {
+        self.limits
     }
 
     /// The level at the last grant, in 1/d units.
-    pub(super) fn level(&self) -> u128 {
-        self.level.get()
+    pub(super) const fn level(&self) -> u128 {
+        self.level
     }
 
     /// The moment of the last grant.
-    pub(super) fn at(&self) -> Micros {
+    pub(super) const fn at(&self) -> Micros {
         self.at
     }
 
     /// What counts now, under the limits of a call.
     pub(super) fn standing(&self, call: &BucketLimits, now: Micros) -> Level {
         let ahead = self.at.since(now);
-        let rate = self.rate.faster(call.rate);
-        let stored = self.level.get();
+        let rate = self.limits.rate.faster(call.rate);
+        let stored = self.level;
         // A clock that stepped back: believed for as long as the stored rate takes to drain it all.
-        if drained(self.rate, ahead) > stored {
+        if drained(self.limits.rate, ahead) > stored {
             return Level::empty(call);
         }
-        let level = convert(stored, self.rate.per_us(), rate.per_us());
+        let level = convert(stored, self.limits.rate.per_us(), rate.per_us());
         let level = level.saturating_sub(drained(rate, now.since(self.at)));
         Level { level, rate, ahead, call: *call }
     }
@@ -111,10 +146,10 @@ impl Bucket {
 
     /// Gives `units` back; whether anything is still used.
     pub(super) fn refund(&mut self, units: u64, now: Micros) -> bool {
-        let level = self.level.get();
-        let given = u128::from(units).saturating_mul(u128::from(self.rate.per_us().get()));
-        let gone = drained(self.rate, now.since(self.at));
-        self.level = U96::new(level.saturating_sub(given));
+        let level = self.level;
+        let given = u128::from(units).saturating_mul(u128::from(self.limits.rate.per_us().get()));
+        let gone = drained(self.limits.rate, now.since(self.at));
+        self.level = level.saturating_sub(given);
         // Where the clock has stepped back, what is left could lie further ahead than it takes to drain: it would count as
         // none, and more than `units` would be given.
         self.at = self.at.min(now);
@@ -123,7 +158,7 @@ impl Bucket {
 
     /// The moment from which on the bucket is as if never used.
     pub(super) fn idle_at(&self) -> Micros {
-        self.at.after(time_to_drain(self.level.get(), self.rate))
+        self.at.after(time_to_drain(self.level, self.limits.rate))
     }
 }
 

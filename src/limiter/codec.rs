@@ -23,7 +23,7 @@
 //! whatever their running totals and their free slots are.
 
 use super::limits::{Algorithm, MAX_UNITS, Rate, Resolution};
-use super::{Bucket, FixedWindow, Limiter, Limits, Micros, SlidingWindow};
+use super::{Bucket, FixedWindow, Limiter, Limits, Micros, SlidingWindow, View};
 
 /// The version of the format: the first byte of everything stored.
 pub const VERSION: u8 = 1;
@@ -94,16 +94,16 @@ impl Effect {
 pub fn encode_state(limiter: &Limiter) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(LIMITS_LEN.saturating_add(24));
     bytes.extend_from_slice(&encode_limits(&limiter.limits()));
-    match limiter {
-        Limiter::Bucket(bucket) => {
+    match limiter.view() {
+        View::Bucket(bucket) => {
             bytes.extend_from_slice(&bucket.at().get().to_le_bytes());
             bytes.extend_from_slice(&bucket.level().to_le_bytes());
         }
-        Limiter::FixedWindow(window) => {
+        View::FixedWindow(window) => {
             bytes.extend_from_slice(&window.start().get().to_le_bytes());
             bytes.extend_from_slice(&window.used().to_le_bytes());
         }
-        Limiter::SlidingWindow(list) => {
+        View::SlidingWindow(list) => {
             bytes.reserve_exact(list.len().saturating_mul(ENTRY_LEN).saturating_add(8));
             bytes.extend_from_slice(&list.first().get().to_le_bytes());
             for (time, units) in list.hits() {
@@ -123,7 +123,7 @@ pub fn decode_state(bytes: &[u8]) -> Option<Limiter> {
         Limits::Bucket(limits) => {
             let at = bytes.moment()?;
             let level = u128::from_le_bytes(bytes.array()?);
-            Limiter::Bucket(Bucket::restore(&limits, level, at)?)
+            Bucket::restore(&limits, level, at)?.into()
         }
         Limits::FixedWindow(limits) => {
             let start = bytes.moment()?;

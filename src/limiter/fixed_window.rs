@@ -16,22 +16,21 @@
 //!
 //! Cost: O(1); memory: the struct.
 
-use std::num::NonZeroU64;
-
 use super::decision::Standing;
 use super::limits::{FixedWindowLimits, MAX_USED};
-use super::packed::U40;
+use super::packed::{U40, U56};
+use super::ring::{Entry, Total};
 use super::time::Micros;
 
 /// The state of a fixed window: what was used since when, and under which limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FixedWindow {
     limit: U40,
-    window: Micros,
-    /// `window - align` where it is aligned: never 0, so that it takes no more room than a number.
-    shift: Option<NonZeroU64>,
-    start: Micros,
-    used: u64,
+    window: U56,
+    /// `window - align`, which is never 0; 0 where the window is not aligned.
+    shift: U56,
+    /// The window's start, and the units used since.
+    used: Entry,
 }
 
 impl FixedWindow {
@@ -44,31 +43,41 @@ impl FixedWindow {
 
     fn new(limits: &FixedWindowLimits, start: Micros, used: u64) -> Self {
         let FixedWindowLimits { limit, window, align } = *limits;
-        let shift = align.and_then(|align| NonZeroU64::new(window.since(align).get()));
-        Self { limit: U40::new(limit), window, shift, start, used }
+        let shift = align.map_or(0, |align| window.since(align).get());
+        Self {
+            limit: U40::new(limit),
+            window: U56::new(window.get()),
+            shift: U56::new(shift),
+            used: Entry::new(start, Total::ZERO.plus(used)),
+        }
     }
 
     pub(super) fn limits(&self) -> FixedWindowLimits {
-        let align = self.shift.map(|shift| self.window.since(Micros::new(shift.get())));
-        FixedWindowLimits { limit: self.limit.get(), window: self.window, align }
+        let (window, shift) = (self.window(), Micros::new(self.shift.get()));
+        let align = (shift > Micros::ZERO).then(|| window.since(shift));
+        FixedWindowLimits { limit: self.limit.get(), window, align }
+    }
+
+    fn window(&self) -> Micros {
+        Micros::new(self.window.get())
     }
 
     /// When the window began.
     pub(super) fn start(&self) -> Micros {
-        self.start
+        self.used.time()
     }
 
     /// The units granted since then.
     pub(super) fn used(&self) -> u64 {
-        self.used
+        self.used.total().since(Total::ZERO)
     }
 
     /// What counts now, under the limits of a call.
     pub(super) fn standing(&self, call: &FixedWindowLimits, now: Micros) -> Count {
-        let end = self.end(call);
+        let (start, end) = (self.start(), self.end(call));
         // A clock that stepped back is believed for one stored window.
-        let counts = now < end && self.start.since(now) <= self.window;
-        let (used, start) = if counts { (self.used, self.start) } else { (0, now) };
+        let counts = now < end && start.since(now) <= self.window();
+        let (used, start) = if counts { (self.used(), start) } else { (0, now) };
         Count { used, start, end, now, call: *call }
     }
 
@@ -80,8 +89,9 @@ impl FixedWindow {
 
     /// Gives `units` back; whether anything is still used.
     pub(super) fn refund(&mut self, units: u64) -> bool {
-        self.used = self.used.saturating_sub(units);
-        self.used > 0
+        let left = self.used().saturating_sub(units);
+        self.used = Entry::new(self.start(), Total::ZERO.plus(left));
+        left > 0
     }
 
     /// The moment from which on the window is as if never used.
@@ -91,10 +101,10 @@ impl FixedWindow {
 
     /// When what was used stops counting for a call with these limits.
     fn end(&self, call: &FixedWindowLimits) -> Micros {
-        let end = self.start.after(self.window.min(call.window));
+        let end = self.start().after(self.window().min(call.window));
         match call.align {
             None => end,
-            Some(align) => end.min(aligned_end(self.start, call.window, align)),
+            Some(align) => end.min(aligned_end(self.start(), call.window, align)),
         }
     }
 }

@@ -93,25 +93,26 @@ impl Rate {
         Some(Self { units: NonZeroU64::new(units)?, per_us: NonZeroU64::new(per_us)? })
     }
 
+    /// A rate of these parts, which are those of a rate.
+    pub(super) const fn of(units: NonZeroU64, per_us: NonZeroU64) -> Self {
+        Self { units, per_us }
+    }
+
     /// Reads `10` or `0.5` (units a second), `100/60`, `100/1m` or `100/m`.
     #[must_use]
     pub fn parse(text: &[u8]) -> Option<Self> {
-        match text.iter().position(|&byte| byte == b'/') {
-            None => {
-                let (decimal, unit) = Decimal::parse(text)?;
-                let per_us = Micros::SECOND.get().checked_mul(decimal.denominator)?;
-                if unit.is_empty() { Self::new(decimal.numerator, per_us) } else { None }
-            }
-            Some(slash) => {
-                let (units, duration) = text.split_at_checked(slash)?;
-                let duration = duration.get(1..)?;
-                let per = match unit_us(duration) {
-                    Some(one) if !duration.is_empty() => Micros::new(one),
-                    _ => parse_duration(duration)?,
-                };
-                Self::new(parse_units(units)?, per.get())
-            }
+        let (units, rest) = read_digits(text)?;
+        if let Some(duration) = rest.strip_prefix(b"/") {
+            let per = match duration {
+                [b'0'..=b'9', ..] => parse_duration(duration)?,
+                [_, ..] => Micros::new(unit_us(duration)?),
+                [] => return None,
+            };
+            return if units <= MAX_UNITS { Self::new(units, per.get()) } else { None };
         }
+        let (decimal, unit) = Decimal::parse(text)?;
+        let per_us = Micros::SECOND.get().checked_mul(decimal.denominator)?;
+        if unit.is_empty() { Self::new(decimal.numerator, per_us) } else { None }
     }
 
     /// The units of the fraction: its numerator.
@@ -148,6 +149,17 @@ pub enum BucketKind {
     Token,
     /// The level is a queue. Who is granted goes ahead when what was before it has left.
     Leaky,
+}
+
+impl BucketKind {
+    /// The algorithm of such a bucket.
+    #[must_use]
+    pub const fn algorithm(self) -> Algorithm {
+        match self {
+            Self::Token => Algorithm::TokenBucket,
+            Self::Leaky => Algorithm::LeakyBucket,
+        }
+    }
 }
 
 /// The limits of RL.TOKENBUCKET and RL.LEAKYBUCKET.
@@ -245,8 +257,7 @@ impl Limits {
     #[must_use]
     pub const fn algorithm(&self) -> Algorithm {
         match self {
-            Self::Bucket(BucketLimits { kind: BucketKind::Token, .. }) => Algorithm::TokenBucket,
-            Self::Bucket(BucketLimits { kind: BucketKind::Leaky, .. }) => Algorithm::LeakyBucket,
+            Self::Bucket(limits) => limits.kind.algorithm(),
             Self::FixedWindow(_) => Algorithm::FixedWindow,
             Self::SlidingWindow(limits) => match limits.resolution {
                 Resolution::Buckets(_) => Algorithm::Sliding,
@@ -265,14 +276,20 @@ pub fn is_window(window: Micros) -> bool {
 /// Reads an integer that is at most `max`: digits alone.
 #[must_use]
 pub fn parse_integer(text: &[u8], max: u64) -> Option<u64> {
-    if text.is_empty() {
-        return None;
+    let (value, rest) = read_digits(text)?;
+    (rest.is_empty() && value <= max).then_some(value)
+}
+
+/// Reads an integer of at least one digit; what follows is handed back.
+fn read_digits(text: &[u8]) -> Option<(u64, &[u8])> {
+    let (mut value, mut rest) = (0u64, text);
+    while let Some((&byte, after)) = rest.split_first()
+        && let Some(digit) = digit(byte)
+    {
+        value = value.checked_mul(10)?.checked_add(digit)?;
+        rest = after;
     }
-    let mut value: u64 = 0;
-    for &byte in text {
-        value = value.checked_mul(10)?.checked_add(digit(byte)?)?;
-    }
-    (value <= max).then_some(value)
+    (rest.len() < text.len()).then_some((value, rest))
 }
 
 /// Reads a number of units: an integer from 0 to [`MAX_UNITS`].
@@ -325,9 +342,8 @@ struct Decimal {
 impl Decimal {
     /// Reads digits, perhaps a point and at most [`MAX_DECIMALS`] more; what follows is handed back.
     fn parse(text: &[u8]) -> Option<(Self, &[u8])> {
-        let whole_end = text.iter().position(|&byte| digit(byte).is_none()).unwrap_or(text.len());
-        let (whole, rest) = text.split_at_checked(whole_end)?;
-        let mut number = Self { numerator: parse_integer(whole, u64::MAX)?, denominator: 1 };
+        let (whole, rest) = read_digits(text)?;
+        let mut number = Self { numerator: whole, denominator: 1 };
         let Some(fraction) = rest.strip_prefix(b".") else {
             return Some((number, rest));
         };
@@ -345,7 +361,7 @@ impl Decimal {
 }
 
 fn digit(byte: u8) -> Option<u64> {
-    char::from(byte).to_digit(10).map(u64::from)
+    byte.is_ascii_digit().then(|| u64::from(byte & 0x0f))
 }
 
 /// The microseconds of a unit of time; a number without one counts seconds.

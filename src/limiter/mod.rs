@@ -39,7 +39,7 @@ pub mod time;
 #[cfg(test)]
 mod tests;
 
-pub use bucket::Bucket;
+pub use bucket::{Bucket, SmallBucket};
 pub use decision::{Decision, Mode, Request};
 pub use fixed_window::FixedWindow;
 pub use limits::{Algorithm, Limits};
@@ -54,11 +54,20 @@ use limits::BucketKind;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Limiter {
     /// A token or leaky bucket.
-    Bucket(Bucket),
+    Bucket(SmallBucket),
+    /// A token or leaky bucket that does not fit the form above.
+    LargeBucket(Box<Bucket>),
     /// A fixed window.
     FixedWindow(FixedWindow),
     /// A sliding window counter or log.
     SlidingWindow(SlidingWindow),
+}
+
+/// A limiter as it is read: whatever form it is kept in.
+enum View<'a> {
+    Bucket(Bucket),
+    FixedWindow(&'a FixedWindow),
+    SlidingWindow(&'a SlidingWindow),
 }
 
 /// Decides a request on a key that holds `state`, or nothing. A state of another algorithm than the
@@ -66,20 +75,20 @@ pub enum Limiter {
 #[must_use]
 pub fn decide(state: Option<&Limiter>, call: &Limits, now: Micros, request: Request) -> Decision {
     let state = state.filter(|state| state.algorithm() == call.algorithm());
-    match (call, state) {
-        (Limits::Bucket(call), Some(Limiter::Bucket(bucket))) => {
+    match (call, state.map(Limiter::view)) {
+        (Limits::Bucket(call), Some(View::Bucket(bucket))) => {
             decision::decide(&bucket.standing(call, now), call.capacity, request)
         }
         (Limits::Bucket(call), _) => {
             decision::decide(&bucket::Level::empty(call), call.capacity, request)
         }
-        (Limits::FixedWindow(call), Some(Limiter::FixedWindow(window))) => {
+        (Limits::FixedWindow(call), Some(View::FixedWindow(window))) => {
             decision::decide(&window.standing(call, now), call.limit, request)
         }
         (Limits::FixedWindow(call), _) => {
             decision::decide(&fixed_window::Count::empty(call, now), call.limit, request)
         }
-        (Limits::SlidingWindow(call), Some(Limiter::SlidingWindow(list))) => {
+        (Limits::SlidingWindow(call), Some(View::SlidingWindow(list))) => {
             decision::decide(&list.standing(call, now), call.limit, request)
         }
         (Limits::SlidingWindow(call), _) => {
@@ -102,17 +111,24 @@ pub fn must_allocate(state: Option<&Limiter>, call: &Limits, now: Micros) -> boo
     }
 }
 
-// One box a key: what is in it is packed so that it stays within 48 bytes, an allocator's size class.
-const _: () = assert!(size_of::<Limiter>() == 48);
+// One box a key: what is in it is packed so that it stays within 32 bytes, an allocator's size class.
+const _: () = assert!(size_of::<Limiter>() == 32);
 
 impl Limiter {
+    fn view(&self) -> View<'_> {
+        match self {
+            Self::Bucket(bucket) => View::Bucket(bucket.unpack()),
+            Self::LargeBucket(bucket) => View::Bucket(**bucket),
+            Self::FixedWindow(window) => View::FixedWindow(window),
+            Self::SlidingWindow(list) => View::SlidingWindow(list),
+        }
+    }
+
     /// The state after the first grant on a key.
     #[must_use]
     pub fn first(call: &Limits, now: Micros, units: u64) -> Self {
         match call {
-            Limits::Bucket(call) => {
-                Self::Bucket(Bucket::grant(&bucket::Level::empty(call), units, now))
-            }
+            Limits::Bucket(call) => Bucket::grant(&bucket::Level::empty(call), units, now).into(),
             Limits::FixedWindow(call) => {
                 Self::FixedWindow(FixedWindow::grant(&fixed_window::Count::empty(call, now), units))
             }
@@ -130,7 +146,7 @@ impl Limiter {
     pub fn from_arrival_time(call: &Limits, nanos: u64, now: Micros) -> Option<Self> {
         match call {
             Limits::Bucket(call) if call.kind == BucketKind::Token => {
-                Bucket::from_arrival_time(call, nanos, now).map(Self::Bucket)
+                Bucket::from_arrival_time(call, nanos, now).map(Self::from)
             }
             _ => None,
         }
@@ -154,18 +170,19 @@ impl Limiter {
             *self = Self::first(call, now, units);
             return;
         }
-        match (&mut *self, call) {
-            (Self::Bucket(bucket), Limits::Bucket(call)) => {
-                *bucket = Bucket::grant(&bucket.standing(call, now), units, now);
+        match (self.view(), call) {
+            (View::Bucket(bucket), Limits::Bucket(call)) => {
+                *self = Bucket::grant(&bucket.standing(call, now), units, now).into();
             }
-            (Self::FixedWindow(window), Limits::FixedWindow(call)) => {
-                *window = FixedWindow::grant(&window.standing(call, now), units);
+            (View::FixedWindow(window), Limits::FixedWindow(call)) => {
+                *self = Self::FixedWindow(FixedWindow::grant(&window.standing(call, now), units));
             }
-            (Self::SlidingWindow(list), Limits::SlidingWindow(call)) => {
-                list.grant(call, units, now);
+            // One algorithm has one structure: what is left is a list and limits for one.
+            _ => {
+                if let (Self::SlidingWindow(list), Limits::SlidingWindow(call)) = (self, call) {
+                    list.grant(call, units, now);
+                }
             }
-            // One algorithm has one structure.
-            _ => {}
         }
     }
 
@@ -173,25 +190,39 @@ impl Limiter {
     /// be deleted.
     pub fn refund(&mut self, now: Micros, units: u64) -> bool {
         match self {
-            Self::Bucket(bucket) => bucket.refund(units, now),
             Self::FixedWindow(window) => window.refund(units),
             Self::SlidingWindow(list) => list.refund(units, now),
+            Self::Bucket(_) | Self::LargeBucket(_) => self.refund_bucket(now, units),
         }
+    }
+
+    fn refund_bucket(&mut self, now: Micros, units: u64) -> bool {
+        let View::Bucket(mut bucket) = self.view() else {
+            return true;
+        };
+        let is_used = bucket.refund(units, now);
+        *self = bucket.into();
+        is_used
     }
 
     /// Which algorithm the state belongs to.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
-        self.limits().algorithm()
+        match self {
+            Self::Bucket(bucket) => bucket.kind().algorithm(),
+            Self::LargeBucket(bucket) => bucket.limits().kind.algorithm(),
+            Self::FixedWindow(_) => Algorithm::FixedWindow,
+            Self::SlidingWindow(list) => list.algorithm(),
+        }
     }
 
     /// The limits of the last grant.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        match self {
-            Self::Bucket(bucket) => Limits::Bucket(bucket.limits()),
-            Self::FixedWindow(window) => Limits::FixedWindow(window.limits()),
-            Self::SlidingWindow(list) => Limits::SlidingWindow(list.limits()),
+        match self.view() {
+            View::Bucket(bucket) => Limits::Bucket(bucket.limits()),
+            View::FixedWindow(window) => Limits::FixedWindow(window.limits()),
+            View::SlidingWindow(list) => Limits::SlidingWindow(list.limits()),
         }
     }
 
@@ -204,10 +235,10 @@ impl Limiter {
     /// The units in use under the limits of the last grant, rounded up.
     #[must_use]
     pub fn used(&self, now: Micros) -> u64 {
-        match self {
-            Self::Bucket(bucket) => bucket.standing(&bucket.limits(), now).used(),
-            Self::FixedWindow(window) => window.standing(&window.limits(), now).used(),
-            Self::SlidingWindow(list) => list.standing(&list.limits(), now).used(),
+        match self.view() {
+            View::Bucket(bucket) => bucket.standing(&bucket.limits(), now).used(),
+            View::FixedWindow(window) => window.standing(&window.limits(), now).used(),
+            View::SlidingWindow(list) => list.standing(&list.limits(), now).used(),
         }
     }
 
@@ -220,36 +251,52 @@ impl Limiter {
     /// The moment from which on the limiter is as if never used.
     #[must_use]
     pub fn idle_at(&self) -> Micros {
-        match self {
-            Self::Bucket(bucket) => bucket.idle_at(),
-            Self::FixedWindow(window) => window.idle_at(),
-            Self::SlidingWindow(list) => list.idle_at(),
+        match self.view() {
+            View::Bucket(bucket) => bucket.idle_at(),
+            View::FixedWindow(window) => window.idle_at(),
+            View::SlidingWindow(list) => list.idle_at(),
         }
     }
 
     /// How many entries count now, where the structure is a list of them.
     #[must_use]
     pub fn entries(&self, now: Micros) -> Option<usize> {
-        match self {
-            Self::SlidingWindow(list) => Some(list.standing(&list.limits(), now).entries()),
-            Self::Bucket(_) | Self::FixedWindow(_) => None,
-        }
+        let Self::SlidingWindow(list) = self else {
+            return None;
+        };
+        Some(list.standing(&list.limits(), now).entries())
     }
 
-    /// The block of memory besides the limiter itself, if there is one: the entries of a list.
+    /// The block of memory besides the limiter itself, if there is one.
     #[must_use]
-    pub fn block(&self) -> Option<&[Entry]> {
+    pub fn block(&self) -> Option<Block<'_>> {
         match self {
-            Self::SlidingWindow(list) => Some(list.slots()),
             Self::Bucket(_) | Self::FixedWindow(_) => None,
+            Self::LargeBucket(bucket) => Some(Block::Bucket(bucket)),
+            Self::SlidingWindow(list) => Some(Block::Entries(list.slots())),
         }
     }
 
-    /// The block of memory besides the limiter itself, to move it elsewhere.
-    pub fn block_mut(&mut self) -> Option<&mut Box<[Entry]>> {
+    /// The entries' block of memory, to move it elsewhere.
+    pub fn entries_mut(&mut self) -> Option<&mut Box<[Entry]>> {
         match self {
             Self::SlidingWindow(list) => Some(list.slots_mut()),
-            Self::Bucket(_) | Self::FixedWindow(_) => None,
+            _ => None,
         }
     }
+}
+
+impl From<Bucket> for Limiter {
+    fn from(bucket: Bucket) -> Self {
+        SmallBucket::pack(&bucket).map_or_else(|| Self::LargeBucket(Box::new(bucket)), Self::Bucket)
+    }
+}
+
+/// A block of memory besides a limiter itself.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Block<'a> {
+    /// The entries of a list, never none.
+    Entries(&'a [Entry]),
+    /// A bucket.
+    Bucket(&'a Bucket),
 }

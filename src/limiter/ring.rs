@@ -3,8 +3,8 @@
 //! ```text
 //!   entry (96 bits)   | time: 53 bits, us since 1970 | running total: 43 bits, modulo 2^43 |
 //!
-//!   slots  | header | e3 | e4 | e5 |    |    | e0 | e1 | e2 |         len 6, capacity 8
-//!                                              ^ head
+//!   slots  | header | owner's | e3 | e4 | e5 |    |    | e0 | e1 | e2 |      len 6, capacity 8
+//!                                                        ^ head
 //! ```
 //!
 //! An entry holds a *running total* of units, not its own: so the units from any entry to any other are
@@ -12,12 +12,12 @@
 //! are modulo 2^43; any two in a ring differ by at most 2 * 10^12 < 2^41, so their difference is exact.
 //!
 //! The header is an entry, too: before the oldest entry, so many units were recorded in all, and
-//! a time for the owner's use. It lies with the entries because every byte beside them makes
-//! the box of every limiter larger, that of a bucket included.
+//! a time for the owner's use; 96 bits more are the owner's alone. They lie with the entries because every byte beside
+//! them makes the box of every limiter larger, that of a bucket included.
 //!
-//! Pushing at the back and dropping from the front are O(1) amortised. The ring allocates an eighth more
-//! than it holds when it grows, and shrinks when it is less than half full: at most 24 bytes of
-//! memory for an entry of 12 (where there is but one entry, up to four slots).
+//! Pushing at the back and dropping from the front are O(1) amortised. A ring of few entries grows by one, since it seldom
+//! grows and there are many of them; a longer one by an eighth. It shrinks when it is less than half full: at most 24
+//! bytes of memory for an entry of 12 (where there is but one entry, up to four slots).
 
 use super::packed::U96;
 use super::time::Micros;
@@ -69,29 +69,32 @@ impl Entry {
 /// A growing and shrinking ring of entries.
 #[derive(Debug)]
 pub(super) struct Ring {
-    /// The header, and the places of entries; nothing at all before the first push.
+    /// The header, what is the owner's, and the places of entries.
     slots: Box<[Entry]>,
     head: u32,
     len: u32,
 }
 
+/// The slots before the first place of an entry.
+const HEADERS: usize = 2;
 /// The slots that a ring keeps even where fewer would do.
-const FEWEST_SLOTS: usize = 4;
+const FEWEST_SLOTS: usize = HEADERS + 2;
+/// Up to so many entries a ring grows by one.
+const FEW_ENTRIES: usize = 16;
 
 impl Ring {
-    pub(super) fn new() -> Self {
-        Self { slots: Box::default(), head: 0, len: 0 }
-    }
-
-    /// A ring of these entries with no room for more.
-    pub(super) fn from_entries(
+    /// A ring of these entries with no room for more, but for the first.
+    pub(super) fn new(
         header: Entry,
+        owned: u128,
         entries: impl ExactSizeIterator<Item = Entry>,
     ) -> Self {
-        let mut slots = Vec::with_capacity(entries.len().saturating_add(1));
-        slots.push(header);
+        let len = entries.len();
+        let mut slots = Vec::with_capacity(len.max(1).saturating_add(HEADERS));
+        slots.extend([header, Entry(U96::new(owned))]);
         slots.extend(entries);
-        let len = u32::try_from(slots.len()).unwrap_or(u32::MAX).saturating_sub(1);
+        slots.resize(len.max(1).saturating_add(HEADERS), Entry::EMPTY);
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
         Self { slots: slots.into_boxed_slice(), head: 0, len }
     }
 
@@ -101,7 +104,7 @@ impl Ring {
 
     /// How many entries there is room for.
     pub(super) const fn capacity(&self) -> usize {
-        self.slots.len().saturating_sub(1)
+        self.slots.len().saturating_sub(HEADERS)
     }
 
     /// What was recorded before the oldest entry, and the owner's time.
@@ -109,10 +112,20 @@ impl Ring {
         self.slots.first().copied().unwrap_or(Entry::EMPTY)
     }
 
-    /// Changes the header; to be called when there are entries, or have been.
     pub(super) fn set_header(&mut self, header: Entry) {
         if let Some(slot) = self.slots.first_mut() {
             *slot = header;
+        }
+    }
+
+    /// The 96 bits that are the owner's.
+    pub(super) fn owned(&self) -> u128 {
+        self.slots.get(1).map_or(0, |slot| slot.0.get())
+    }
+
+    pub(super) fn set_owned(&mut self, owned: u128) {
+        if let Some(slot) = self.slots.get_mut(1) {
+            *slot = Entry(U96::new(owned));
         }
     }
 
@@ -163,7 +176,7 @@ impl Ring {
     /// Drops the oldest `count` entries.
     pub(super) fn drop_front(&mut self, count: usize) {
         let count = count.min(self.len());
-        let head = self.slot(count).saturating_sub(1);
+        let head = self.slot(count).saturating_sub(HEADERS);
         self.head = u32::try_from(head).unwrap_or_default();
         self.len = self.len.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
     }
@@ -192,11 +205,12 @@ impl Ring {
         }
     }
 
-    /// Moves the entries to a block with room for `capacity`, and an eighth more.
+    /// Moves the entries to a block with room for `capacity`, and an eighth more where that are many.
     fn reallocate(&mut self, capacity: usize) {
-        let size = capacity.saturating_add(capacity >> 3).saturating_add(1);
+        let spare = if capacity > FEW_ENTRIES { capacity >> 3 } else { 0 };
+        let size = capacity.saturating_add(spare).saturating_add(HEADERS);
         let mut slots = Vec::with_capacity(size);
-        slots.push(self.header());
+        slots.extend_from_slice(self.slots.get(..HEADERS).unwrap_or_default());
         slots.extend(self.iter());
         slots.resize(size, Entry::EMPTY);
         self.slots = slots.into_boxed_slice();
@@ -206,20 +220,20 @@ impl Ring {
     /// The slot of the entry that `index` others are older than.
     fn slot(&self, index: usize) -> usize {
         let place = (self.head as usize).saturating_add(index);
-        place.checked_sub(self.capacity()).unwrap_or(place).saturating_add(1)
+        place.checked_sub(self.capacity()).unwrap_or(place).saturating_add(HEADERS)
     }
 }
 
 impl Clone for Ring {
     fn clone(&self) -> Self {
         let entries: Vec<_> = self.iter().collect();
-        Self::from_entries(self.header(), entries.into_iter())
+        Self::new(self.header(), self.owned(), entries.into_iter())
     }
 }
 
 impl PartialEq for Ring {
     fn eq(&self, other: &Self) -> bool {
-        self.header() == other.header() && self.iter().eq(other.iter())
+        self.slots.get(..HEADERS) == other.slots.get(..HEADERS) && self.iter().eq(other.iter())
     }
 }
 
@@ -253,10 +267,12 @@ mod tests {
 
     #[test]
     fn a_ring_is_a_deque_of_bounded_memory() {
-        let (mut ring, mut model, mut next) = (Ring::new(), VecDeque::new(), 0);
-        let (mut random, mut header) = (1u64, Entry::EMPTY);
+        let (mut model, mut next) = (VecDeque::new(), 0);
+        let (mut random, mut header, mut owned) = (1u64, Entry::EMPTY, 7);
+        let mut ring = Ring::new(header, owned, [].into_iter());
         for _ in 0..200_000 {
-            assert_eq!(ring.header(), header);
+            assert_eq!((ring.header(), ring.owned()), (header, owned));
+            assert!(ring.clone() == ring);
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             match random >> 61 {
                 0..=4 => {
@@ -290,10 +306,9 @@ mod tests {
             assert_eq!((ring.len(), ring.last()), (model.len(), model.back().copied()));
             let most = FEWEST_SLOTS.max(2 * ring.len());
             assert!(ring.slots().len() <= most, "{} slots for {most}", ring.slots().len());
-            if !model.is_empty() {
-                ring.set_header(entry(random >> 20));
-            }
-            header = ring.header();
+            (header, owned) = (entry(random >> 20), u128::from(random));
+            ring.set_header(header);
+            ring.set_owned(owned);
         }
     }
 }

@@ -26,35 +26,60 @@
 //! most 24 allocated, and the struct.
 
 use super::decision::Standing;
-use super::limits::{MAX_LOG_ENTRIES, MAX_USED, Resolution, SlidingWindowLimits};
-use super::packed::U40;
+use super::limits::{Algorithm, MAX_LOG_ENTRIES, MAX_USED, Resolution, SlidingWindowLimits};
+use super::packed::U56;
 use super::ring::{Entry, Ring, Total};
 use super::time::Micros;
 
 /// The state of a sliding window: what was granted when, and under which limits.
+///
+/// In the order written: the kind lies in the last of 32 bytes, and the other values of that byte tell other limiters.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct SlidingWindow {
     /// The entries. The ring's header is the total before the oldest, and the time of the newest entry's
-    /// *first* hit; where that is 0 the newest entry takes in no more.
+    /// *first* hit; where that is 0 the newest entry takes in no more. What the owner keeps in the ring is the [`shape`].
     ring: Ring,
-    window: Micros,
-    limit: U40,
-    buckets: u16,
-    exact: bool,
+    limit: U56,
+    kind: Kind,
+}
+
+/// Which of the two a sliding window is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Counter,
+    Log,
+}
+
+impl Kind {
+    const fn of(limits: &SlidingWindowLimits) -> Self {
+        match limits.resolution {
+            Resolution::Buckets(_) => Self::Counter,
+            Resolution::Exact => Self::Log,
+        }
+    }
+}
+
+/// The window (49 bits) and, of a counter, the buckets above it (11 bits): what the ring keeps for us.
+fn shape(limits: &SlidingWindowLimits) -> u128 {
+    let buckets = match limits.resolution {
+        Resolution::Buckets(n) => n,
+        Resolution::Exact => 0,
+    };
+    u128::from(buckets) << 64 | u128::from(limits.window.get())
 }
 
 impl SlidingWindow {
     /// A window without entries: never kept so, but made to be granted.
     pub(super) fn new(call: &SlidingWindowLimits) -> Self {
-        let mut window = Self {
-            ring: Ring::new(),
-            window: call.window,
-            limit: U40::new(call.limit),
-            buckets: 0,
-            exact: false,
-        };
-        window.adopt(call);
-        window
+        Self::of(
+            call,
+            Ring::new(Entry::new(Micros::ZERO, Total::ZERO), shape(call), [].into_iter()),
+        )
+    }
+
+    fn of(limits: &SlidingWindowLimits, ring: Ring) -> Self {
+        Self { ring, limit: U56::new(limits.limit), kind: Kind::of(limits) }
     }
 
     /// A window of recorded hits, each a time and its units, oldest first; `None` if there is no such window.
@@ -81,24 +106,35 @@ impl SlidingWindow {
             latest = Some(time);
             entries.push(Entry::new(time, Total::ZERO.plus(used)));
         }
-        let mut window = Self::new(limits);
-        window.ring = Ring::from_entries(Entry::new(first, Total::ZERO), entries.into_iter());
-        (Some(first) <= latest).then_some(window)
+        let header = Entry::new(first, Total::ZERO);
+        let ring = Ring::new(header, shape(limits), entries.into_iter());
+        (Some(first) <= latest).then(|| Self::of(limits, ring))
     }
 
     pub(super) fn limits(&self) -> SlidingWindowLimits {
-        let resolution =
-            if self.exact { Resolution::Exact } else { Resolution::Buckets(self.buckets) };
-        SlidingWindowLimits { limit: self.limit.get(), window: self.window, resolution }
+        let shape = self.ring.owned();
+        let resolution = match self.kind {
+            Kind::Counter => Resolution::Buckets(u16::try_from(shape >> 64).unwrap_or(u16::MAX)),
+            Kind::Log => Resolution::Exact,
+        };
+        SlidingWindowLimits { limit: self.limit.get(), window: self.window(), resolution }
+    }
+
+    pub(super) const fn algorithm(&self) -> Algorithm {
+        match self.kind {
+            Kind::Counter => Algorithm::Sliding,
+            Kind::Log => Algorithm::SlidingLog,
+        }
+    }
+
+    fn window(&self) -> Micros {
+        Micros::saturating_from(self.ring.owned() & u128::from(u64::MAX))
     }
 
     fn adopt(&mut self, call: &SlidingWindowLimits) {
-        self.limit = U40::new(call.limit);
-        self.window = call.window;
-        (self.exact, self.buckets) = match call.resolution {
-            Resolution::Exact => (true, 0),
-            Resolution::Buckets(n) => (false, n),
-        };
+        self.limit = U56::new(call.limit);
+        self.kind = Kind::of(call);
+        self.ring.set_owned(shape(call));
     }
 
     /// When the newest entry's first hit was.
@@ -136,14 +172,14 @@ impl SlidingWindow {
 
     /// What counts now, under the limits of a call.
     pub(super) fn standing(&self, call: &SlidingWindowLimits, now: Micros) -> Span<'_> {
-        let window = self.window.min(call.window);
+        let window = self.window().min(call.window);
         Span { list: Some((self, self.live_from(window, now))), window, now, call: *call }
     }
 
     /// Whether a grant needs a new block of memory to hold one entry more.
     pub(super) fn must_grow(&self, call: &SlidingWindowLimits, now: Micros) -> bool {
         if self.ring.len() < self.ring.capacity()
-            || self.live_from(self.window.min(call.window), now) > 0
+            || self.live_from(self.window().min(call.window), now) > 0
         {
             return false;
         }
@@ -154,7 +190,7 @@ impl SlidingWindow {
 
     /// Records a grant.
     pub(super) fn grant(&mut self, call: &SlidingWindowLimits, units: u64, now: Micros) {
-        self.forget(self.live_from(self.window.min(call.window), now));
+        self.forget(self.live_from(self.window().min(call.window), now));
         self.pull_back(now);
         self.adopt(call);
         let added = units.min(MAX_USED.saturating_sub(self.used_from(0)));
@@ -176,7 +212,7 @@ impl SlidingWindow {
 
     /// Gives `units` back, the newest first; whether anything is still used.
     pub(super) fn refund(&mut self, units: u64, now: Micros) -> bool {
-        let live_from = self.live_from(self.window, now);
+        let live_from = self.live_from(self.window(), now);
         if self.used_from(live_from) <= units {
             return false;
         }
@@ -203,13 +239,13 @@ impl SlidingWindow {
 
     /// The moment from which on the window is as if never used.
     pub(super) fn idle_at(&self) -> Micros {
-        self.ring.last().map_or(Micros::ZERO, |newest| newest.time().after(self.window))
+        self.ring.last().map_or(Micros::ZERO, |newest| newest.time().after(self.window()))
     }
 
     /// The oldest entry that counts, hits counting for `window`.
     fn live_from(&self, window: Micros, now: Micros) -> usize {
         // A clock that stepped back is believed for one stored window.
-        if self.ring.last().is_none_or(|newest| newest.time().since(now) > self.window) {
+        if self.ring.last().is_none_or(|newest| newest.time().since(now) > self.window()) {
             return self.ring.len();
         }
         self.ring.partition_point(|entry| entry.time().after(window) <= now)
@@ -256,12 +292,16 @@ impl SlidingWindow {
 
     /// Makes one entry of those whose times lie within one bucket, from the oldest on.
     fn regroup(&mut self) {
+        let SlidingWindowLimits { window, resolution, .. } = self.limits();
+        let Resolution::Buckets(buckets) = resolution else {
+            return;
+        };
         let mut groups: Vec<Entry> = Vec::with_capacity(self.ring.len());
         let mut first = None;
         for entry in self.ring.iter() {
             let time = entry.time();
             match first {
-                Some(first) if is_within_bucket(time.since(first), self.buckets, self.window) => {
+                Some(first) if is_within_bucket(time.since(first), buckets, window) => {
                     groups.pop();
                 }
                 _ => first = Some(time),
@@ -269,7 +309,7 @@ impl SlidingWindow {
             groups.push(entry);
         }
         let header = Entry::new(first.unwrap_or(Micros::ZERO), self.ring.header().total());
-        self.ring = Ring::from_entries(header, groups.into_iter());
+        self.ring = Ring::new(header, self.ring.owned(), groups.into_iter());
     }
 }
 

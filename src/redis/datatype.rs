@@ -1,7 +1,7 @@
 //! The native type `ratelimit`: what the server does with a value of ours.
 //!
 //! ```text
-//! key -> server's object -> module value -> Box<Limiter> (-> Box<[Entry]>, for lists)
+//! key -> server's object -> module value -> Box<Limiter> (-> Box<[Entry]>, for lists; -> Box<Bucket>, for large ones)
 //! ```
 //!
 //! A value is a boxed [`Limiter`]. It is saved as the bytes of [`codec`], in RDB files, in DUMP payloads and, as
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use redis_module::raw;
 
 use super::api;
-use crate::limiter::{Entry, Limiter, codec};
+use crate::limiter::{Block, Entry, Limiter, codec};
 
 /// The type's name: exactly nine characters, as the server requires.
 const NAME: &CStr = c"ratelimit";
@@ -102,12 +102,13 @@ pub(super) unsafe fn allocated(value: *const c_void) -> usize {
     let own = unsafe { api::malloc_size(value.cast_mut()) };
     // SAFETY: the caller vouches for it.
     let limiter = unsafe { value_ref(value) };
-    let Some(block) = limiter.block().filter(|block| !block.is_empty()) else {
-        return own;
+    let start: *const c_void = match limiter.block() {
+        None => return own,
+        Some(Block::Entries(entries)) => entries.as_ptr().cast(),
+        Some(Block::Bucket(bucket)) => (&raw const *bucket).cast(),
     };
-    let start = block.as_ptr().cast_mut().cast();
-    // SAFETY: a block that is not empty is one allocation of the server's allocator.
-    own.saturating_add(unsafe { api::malloc_size(start) })
+    // SAFETY: a block is one allocation of the server's allocator.
+    own.saturating_add(unsafe { api::malloc_size(start.cast_mut()) })
 }
 
 unsafe extern "C" fn rdb_load(io: *mut raw::RedisModuleIO, version: c_int) -> *mut c_void {
@@ -191,9 +192,10 @@ unsafe extern "C" fn defrag(
     unsafe { *value = current };
     // SAFETY: a moved value is a copy of a value of ours, bit by bit.
     let limiter = unsafe { value_mut(current) };
-    if let Some(block) = limiter.block_mut().filter(|block| !block.is_empty()) {
+    // The block of a large bucket stays where it is: there are few.
+    if let Some(entries) = limiter.entries_mut() {
         // SAFETY: the server calls with the context of its defragmentation.
-        unsafe { defrag_block(ctx, block) };
+        unsafe { defrag_entries(ctx, entries) };
     }
     0
 }
@@ -203,7 +205,7 @@ unsafe extern "C" fn defrag(
 /// # Safety
 ///
 /// `ctx` is the context of the defragmentation that is under way.
-unsafe fn defrag_block(ctx: *mut raw::RedisModuleDefragCtx, block: &mut Box<[Entry]>) {
+unsafe fn defrag_entries(ctx: *mut raw::RedisModuleDefragCtx, block: &mut Box<[Entry]>) {
     let length = block.len();
     let old = Box::into_raw(std::mem::take(block));
     // SAFETY: the block is one allocation; where the server moves it, the old one is gone.

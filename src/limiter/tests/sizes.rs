@@ -1,13 +1,21 @@
 //! Memory: of a limiter, of an entry, and of the block that holds entries.
 
-use super::super::{Entry, Limiter, Limits, Micros, Mode, Request, codec, must_allocate};
+use super::super::{Block, Entry, Limiter, Limits, Micros, Mode, Request, codec, must_allocate};
 use super::traffic::histories;
 use super::{Key, cost, for_each_algorithm, limits};
+
+/// The slots of a list's block.
+fn slots(state: &Limiter) -> usize {
+    match state.block() {
+        Some(Block::Entries(slots)) => slots.len(),
+        Some(Block::Bucket(_)) | None => 0,
+    }
+}
 
 /// The bytes of the block, and the entries that are kept, those that no longer count included.
 fn block(key: &Key) -> (usize, usize) {
     let state = key.state.as_ref().unwrap();
-    let block = state.block().map_or(0, size_of_val);
+    let block = slots(state) * size_of::<Entry>();
     let head = codec::encode_state(&Limiter::first(&state.limits(), Micros::ZERO, 1)).len() - 16;
     (block, (codec::encode_state(state).len() - head) / 16)
 }
@@ -20,8 +28,8 @@ fn assert_small(key: &Key) {
 }
 
 #[test]
-fn a_limiter_takes_at_most_56_bytes_and_an_entry_at_most_16() {
-    assert!(size_of::<Limiter>() <= 56, "{}", size_of::<Limiter>());
+fn a_limiter_takes_32_bytes_and_an_entry_at_most_16() {
+    assert_eq!(size_of::<Limiter>(), 32);
     assert!(size_of::<Entry>() <= 16, "{}", size_of::<Entry>());
 }
 
@@ -31,6 +39,28 @@ fn a_bucket_and_a_fixed_window_take_nothing_but_the_limiter() {
         let mut key = Key::default();
         key.ask(&limits(plan), 0, cost(1));
         assert_eq!(key.state.unwrap().block(), None, "{plan}");
+    }
+}
+
+#[test]
+fn only_a_bucket_of_large_numbers_takes_a_block_and_goes_back_when_it_needs_none() {
+    const SMALL: [&str; 4] =
+        ["4294967295 10", "1000000 100/1m", "7000000 1000000/30d", "1 4294967295/2m"];
+    const LARGE: [&str; 4] =
+        ["4294967296 10", "8000000 1000000/30d", "1 4294967296/2m", "1 1/3650d"];
+    for (plans, is_large) in [(SMALL, false), (LARGE, true)] {
+        for plan in plans {
+            let plan = limits(&format!("TOKENBUCKET {plan}"));
+            let mut key = Key::default();
+            let capacity = key.ask(&plan, 0, cost(0)).limit;
+            key.ask(&plan, 0, cost(capacity));
+            let state = key.state.as_mut().unwrap();
+            assert_eq!(state.block().is_some(), is_large, "{plan:?}");
+            assert_eq!(state.limits(), plan);
+            assert_eq!(codec::decode_state(&codec::encode_state(state)).as_ref(), Some(&*state));
+            state.grant(&limits("TOKENBUCKET 5 1"), Micros::new(1 << 52), 1);
+            assert_eq!(state.block(), None);
+        }
     }
 }
 
@@ -91,11 +121,10 @@ fn a_grant_takes_new_memory_only_where_it_is_said_to() {
                 assert!(must_allocate(None, seen.call, moment));
                 return;
             };
-            let size = |state: &Limiter| state.block().map_or(0, <[Entry]>::len);
             let mut after = before.clone();
-            let (room, said) = (size(&after), must_allocate(Some(&after), seen.call, moment));
+            let (room, said) = (slots(&after), must_allocate(Some(&after), seen.call, moment));
             after.grant(seen.call, moment, 1);
-            assert!(size(&after) <= room || said, "{room} slots, now {}", size(&after));
+            assert!(slots(&after) <= room || said, "{room} slots, now {}", slots(&after));
         });
     });
 }
