@@ -90,9 +90,18 @@ fn read_count(args: &mut Args<'_>) -> Result<usize, Error> {
 }
 
 fn names_one_twice(asks: &[Ask<'_>]) -> bool {
-    // Two need no list of their own.
-    if let [first, second] = asks {
-        return first.name.bytes() == second.name.bytes();
+    /// Up to so many names it is quicker to compare all pairs than to sort them.
+    const FEW: usize = 8;
+    if asks.len() <= FEW {
+        let is_equal = |one: &Ask<'_>, other: &Ask<'_>| one.name.bytes() == other.name.bytes();
+        let mut rest = asks;
+        while let [first, others @ ..] = rest {
+            if others.iter().any(|other| is_equal(first, other)) {
+                return true;
+            }
+            rest = others;
+        }
+        return false;
     }
     let mut sorted: Vec<_> = asks.iter().map(|ask| ask.name.bytes()).collect();
     sorted.sort_unstable();

@@ -302,14 +302,8 @@ pub fn parse_units(text: &[u8]) -> Option<u64> {
 #[must_use]
 pub fn parse_duration(text: &[u8]) -> Option<Micros> {
     let (decimal, unit) = Decimal::parse(text)?;
-    let micros = u128::from(decimal.numerator).checked_mul(u128::from(unit_us(unit)?))?;
-    let denominator = NonZeroU64::new(decimal.denominator)?;
-    let whole = super::time::div_up(micros, denominator);
-    if whole.checked_mul(u128::from(denominator.get()))? != micros {
-        return None; // not a whole number of microseconds
-    }
-    let duration = Micros::saturating_from(whole);
-    (duration <= Micros::MAX_DURATION).then_some(duration)
+    let micros = decimal.times(unit_us(unit)?)?;
+    (micros <= Micros::MAX_DURATION.get()).then_some(Micros::new(micros))
 }
 
 /// Reads a window: a duration from 1 ms to 3650 days.
@@ -357,6 +351,17 @@ impl Decimal {
             number.denominator = number.denominator.checked_mul(10)?;
         }
         Some((number, unit))
+    }
+
+    /// The number so many times, if that is an integer.
+    fn times(&self, factor: u64) -> Option<u64> {
+        if self.denominator == 1 {
+            return self.numerator.checked_mul(factor);
+        }
+        let product = u128::from(self.numerator).checked_mul(u128::from(factor))?;
+        let denominator = u128::from(self.denominator);
+        let is_whole = product.checked_rem(denominator)? == 0;
+        is_whole.then(|| u64::try_from(product.checked_div(denominator)?).ok())?
     }
 }
 

@@ -78,18 +78,16 @@ impl<'a> Key<'a> {
     }
 
     fn find_content(&self) -> Content {
+        // SAFETY: the key is open, or null: the server takes that for an empty one. Only a module's value has such a type.
+        if unsafe { api::module_type_get_type(self.key) } == datatype::module_type() {
+            // SAFETY: the key is open, and holds a value of ours.
+            return Content::Limiter(unsafe { api::module_type_get_value(self.key) });
+        }
         // SAFETY: the key is open, or null: the server takes that for an empty one.
         match unsafe { api::key_type(self.key) } as isize {
-            raw::REDISMODULE_KEYTYPE_EMPTY => return Content::Nothing,
-            raw::REDISMODULE_KEYTYPE_MODULE => {}
-            _ => return Content::Foreign,
+            raw::REDISMODULE_KEYTYPE_EMPTY => Content::Nothing,
+            _ => Content::Foreign,
         }
-        // SAFETY: the key is open.
-        if unsafe { api::module_type_get_type(self.key) } != datatype::module_type() {
-            return Content::Foreign;
-        }
-        // SAFETY: the key is open, and holds a value of ours.
-        Content::Limiter(unsafe { api::module_type_get_value(self.key) })
     }
 
     /// What the key holds.
