@@ -157,14 +157,17 @@ impl Ring {
 
     /// How many of the entries, all at the front, fulfil the condition.
     pub(super) fn partition_point(&self, condition: impl Fn(Entry) -> bool) -> usize {
-        // Nearly always none or one has left since the last call: looked for from the front.
-        if !self.get(0).is_some_and(&condition) {
-            return 0;
+        // Nearly always none or one has left since the last call: looked for from the front, in steps that double.
+        let fulfils = |index| self.get(index).is_some_and(&condition);
+        let (mut low, mut high) = (0, 0);
+        while fulfils(high) {
+            low = high.saturating_add(1);
+            high = low.saturating_mul(2);
         }
-        let (mut low, mut high) = (1, self.len());
+        high = high.min(self.len());
         while low < high {
             let middle = low.midpoint(high);
-            if self.get(middle).is_some_and(&condition) {
+            if fulfils(middle) {
                 low = middle.saturating_add(1);
             } else {
                 high = middle;
