@@ -21,6 +21,8 @@
 //! | the file is switched on (`startAppendOnly`, aof.c) | it begins with a rewrite, which is a fork. Where another child still runs it waits for that, and writes nothing before (`feedAppendOnlyFile`) |
 //! | a slot migrates as a whole (Valkey 9, Redis 8.4) | that is possible in a cluster only, where somebody is always taken to listen |
 //!
+//! A server that made snapshots without a fork would have to be asked in another way; there is none.
+//!
 //! Read in Redis 7.0, 7.2, 7.4 and 8.0 and Valkey 8.0, and held against Redis 7.0.15, 8.2.3 and Valkey 9.1.2 by `tests/audience.rs`. Were it
 //! ever wrong, those who follow would be sent the public command and decide by their own clock: a drift, not a loss.
 
