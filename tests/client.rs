@@ -1,9 +1,10 @@
 //! Short words for what tests do most: sending a command, and reading its reply.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use crate::server::slowness;
+use crate::server::{Server, slowness};
 use redis::{Connection, ErrorKind, FromRedisValue, RedisError, Value};
 
 /// A moment that every server's present is before: virtual clocks start here.
@@ -62,13 +63,51 @@ pub fn digest(connection: &mut Connection, key: &str) -> String {
 /// What a database holds: each key with its digest and when it expires, in milliseconds since 1970 (-1: never).
 pub fn keyspace(connection: &mut Connection) -> BTreeMap<String, (String, i64)> {
     let keys: Vec<String> = send(connection, "KEYS *");
-    keys.into_iter()
-        .map(|key| {
-            let digest = digest(connection, &key);
-            let expires = send(connection, &format!("PEXPIRETIME {key}"));
-            (key, (digest, expires))
-        })
-        .collect()
+    if keys.is_empty() {
+        return BTreeMap::new();
+    }
+    let digests: Vec<String> = send(connection, &format!("DEBUG DIGEST-VALUE {}", keys.join(" ")));
+    let mut pipe = redis::pipe();
+    for key in &keys {
+        pipe.cmd("PEXPIRETIME").arg(key);
+    }
+    let expires: Vec<i64> = pipe.query(connection).expect("no errors");
+    keys.into_iter().zip(digests.into_iter().zip(expires)).collect()
+}
+
+/// The commands that a server has appended to its append-only file since that began or was last rewritten.
+pub fn appended(server: &Server) -> Vec<Vec<String>> {
+    let files = fs::read_dir(server.dir().join("appendonlydir")).expect("append-only files");
+    let mut files: Vec<_> = files
+        .map(|file| file.expect("a file").path())
+        .filter(|file| file.to_string_lossy().contains(".incr."))
+        .collect();
+    files.sort();
+    let mut commands = Vec::new();
+    // One that a rewrite has made useless may be removed meanwhile.
+    for bytes in files.iter().filter_map(|file| fs::read(file).ok()) {
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            let words = length(&mut rest, b'*');
+            let word = |_| {
+                let end = length(&mut rest, b'$');
+                let word = String::from_utf8_lossy(&rest[..end]).into_owned();
+                rest = &rest[end + 2..];
+                word
+            };
+            commands.push((0..words).map(word).collect());
+        }
+    }
+    commands
+}
+
+/// Reads a line of a sign and a number.
+fn length(bytes: &mut &[u8], sign: u8) -> usize {
+    let end = bytes.iter().position(|byte| *byte == b'\r').expect("an end of the line");
+    assert_eq!(bytes[0], sign);
+    let length = std::str::from_utf8(&bytes[1..end]).expect("a number is text");
+    *bytes = &bytes[end + 2..];
+    length.parse().expect("a number")
 }
 
 /// The units of a key that RL.INFO says are used; none if there is no key.

@@ -12,6 +12,7 @@
 )]
 
 mod acl;
+mod audience;
 mod client;
 mod cluster;
 mod commands;

@@ -15,7 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use redis::{Connection, Value};
 
-use crate::client::{Finally, T0, at, digest, error, send, send_all, text, try_send};
+use crate::client::{Finally, T0, appended, at, digest, error, send, send_all, text, try_send};
 use crate::random::{Clock, Load, keys, seeds};
 use crate::server::{Builder, Server, field, info, wait_for};
 
@@ -28,19 +28,19 @@ fn follower() -> Builder {
         .setting("repl-backlog-size 64mb")
 }
 
-fn connect(server: &Server) -> Connection {
+pub fn connect(server: &Server) -> Connection {
     server.connection().unwrap()
 }
 
-fn tell(server: &Server, line: &str) {
+pub fn tell(server: &Server, line: &str) {
     send::<Value>(&mut connect(server), line);
 }
 
-fn follow(server: &Server, primary: &Server) {
+pub fn follow(server: &Server, primary: &Server) {
     tell(server, &format!("REPLICAOF 127.0.0.1 {}", primary.port()));
 }
 
-fn number(connection: &mut Connection, section: &str, name: &str) -> i64 {
+pub fn number(connection: &mut Connection, section: &str, name: &str) -> i64 {
     field(&info(connection, section).unwrap(), name).unwrap().parse().unwrap()
 }
 
@@ -121,7 +121,7 @@ fn under_load<T>(load: &mut Load, server: &Server, something: impl FnOnce() -> T
 }
 
 /// Waits until a server follows another.
-fn wait_for_link(server: &Server) {
+pub fn wait_for_link(server: &Server) {
     let mut connection = connect(server);
     wait_for("the link", || {
         Ok(info(&mut connection, "replication")?.contains("master_link_status:up"))
@@ -130,7 +130,7 @@ fn wait_for_link(server: &Server) {
 }
 
 /// Waits until a server's file holds all that it has.
-fn wait_for_file(server: &Server) {
+pub fn wait_for_file(server: &Server) {
     let mut connection = connect(server);
     wait_for("the append-only file", || {
         let info = info(&mut connection, "persistence")?;
@@ -279,37 +279,6 @@ impl Watched {
         assert_eq!(after.0 - before.0, after.1 - before.1, "{line}");
         after.0 - before.0
     }
-
-    /// The commands in the append-only file, from its beginning or its last rewrite on.
-    fn file(&self) -> Vec<Vec<String>> {
-        let files = std::fs::read_dir(self.primary.dir().join("appendonlydir")).unwrap();
-        let appended = files
-            .map(|file| file.unwrap().path())
-            .find(|path| path.to_string_lossy().contains(".incr."));
-        let bytes = std::fs::read(appended.unwrap()).unwrap();
-        let mut rest = bytes.as_slice();
-        let mut commands = Vec::new();
-        while !rest.is_empty() {
-            let words = length(&mut rest, b'*');
-            let word = |_| {
-                let end = length(&mut rest, b'$');
-                let word = String::from_utf8_lossy(&rest[..end]).into_owned();
-                rest = &rest[end + 2..];
-                word
-            };
-            commands.push((0..words).map(word).collect());
-        }
-        commands
-    }
-}
-
-/// Reads a line of a sign and a number.
-fn length(bytes: &mut &[u8], sign: u8) -> usize {
-    let end = bytes.iter().position(|byte| *byte == b'\r').unwrap();
-    assert_eq!(bytes[0], sign);
-    let length = std::str::from_utf8(&bytes[1..end]).unwrap().parse().unwrap();
-    *bytes = &bytes[end + 2..];
-    length
 }
 
 /// One limit of each algorithm, with room for 10.
@@ -438,7 +407,7 @@ fn what_several_keys_give_is_written_as_one() {
     let names =
         |command: &[String]| command.iter().step_by(2).cloned().collect::<Vec<_>>().join(" ");
     send::<Value>(&mut server.connection, &multi);
-    let file = server.file();
+    let file = appended(&server.primary);
     assert_eq!(
         file.last().unwrap().iter().skip(1).step_by(2).cloned().collect::<Vec<_>>(),
         ["a", "b", "c"]
@@ -465,7 +434,7 @@ fn what_several_keys_give_is_written_as_one() {
     assert_eq!(send::<i64>(&mut server.connection, "DBSIZE"), 6, "any, a to e");
     let replies: Vec<Value> = send(&mut server.connection, &multi);
     assert_eq!(replies[0], Value::Int(1), "{replies:?}");
-    let file = server.file();
+    let file = appended(&server.primary);
     let heads: Vec<_> =
         file.iter().map(|command| command[..2.min(command.len())].join(" ")).collect();
     let expected = [

@@ -1,0 +1,550 @@
+//! Whoever begins to listen, at whatever moment, is told effects and nothing else.
+//!
+//! ```text
+//! nobody hears -> a replica comes, a file is switched on, ... -> it hears, from the snapshot's moment on
+//!      `--------------------- grants all the while ---------------------'
+//! ```
+//!
+//! A server to which nobody listens need not say what it grants. Should it be late to notice that somebody does, or say
+//! it in other words, a follower would get the command as the client sent it, and decide by its own clock. So clients
+//! keep servers busy without a pause while their audience comes, goes and comes again, and then
+//! a follower has run none of the public commands, its file and its primary's have none, and it holds the same keys.
+//! Nothing expires meanwhile, so that is to the byte. Each scenario is gone through ten times, with RL_LONG=1 a hundred times.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::SeqCst};
+use std::thread::{self, sleep};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use redis::{Connection, ErrorKind, Pipeline, RedisError, Value};
+
+use crate::client::{Finally, appended, keyspace, send, try_send};
+use crate::random::Random;
+use crate::replication::{connect, follow, number, tell, wait_for_file, wait_for_link};
+use crate::server::{Builder, Server, info, module, wait_for};
+
+/// What may be sent: effects, whole states, and the one public command that depends on no clock.
+const SENT: [&str; 3] = ["rl._apply", "rl._restore", "rl.reset"];
+
+/// Goes through a scenario ten times, several times at once, since it is mostly waited: each on servers of its own.
+fn ten_times<T>(start: impl Fn(usize) -> T + Sync, round: impl Fn(&mut T) + Sync) {
+    const LANES: usize = 5;
+    let rounds = if env::var_os("RL_LONG").is_some() { 100 } else { 10 };
+    thread::scope(|scope| {
+        for lane in 0..LANES {
+            let (start, round) = (&start, &round);
+            scope.spawn(move || {
+                let mut servers = start(lane);
+                (0..rounds / LANES).for_each(|_| round(&mut servers));
+            });
+        }
+    });
+}
+
+/// A server whose children are noticed soon, and whose backlog goes soon after the last replica.
+fn server() -> Builder {
+    Server::builder()
+        .setting("hz 100")
+        .setting("repl-backlog-size 64mb")
+        .setting("repl-backlog-ttl 1")
+        .setting("repl-timeout 600")
+}
+
+/// Clients that are granted as much as they can get.
+struct Clients {
+    port: AtomicU16,
+    stop: AtomicBool,
+    rounds: [AtomicU64; 2],
+}
+
+impl Clients {
+    /// Does something while clients keep a server busy.
+    fn run<T>(port: u16, work: impl FnOnce(&Self) -> T) -> T {
+        let clients =
+            Self { port: port.into(), stop: false.into(), rounds: [0, 0].map(AtomicU64::new) };
+        thread::scope(|scope| {
+            let _end = Finally(&clients.stop);
+            for number in 0..clients.rounds.len() {
+                let clients = &clients;
+                scope.spawn(move || clients.client(number));
+            }
+            work(&clients)
+        })
+    }
+
+    /// Waits until each client was answered several times more.
+    fn go_on(&self) {
+        let before = self.rounds.each_ref().map(|rounds| rounds.load(SeqCst));
+        wait_for("clients to be answered", || {
+            Ok(self.rounds.iter().zip(before).all(|(now, before)| now.load(SeqCst) > before + 5))
+        })
+        .unwrap();
+    }
+
+    /// The clients use another server from now on.
+    fn move_to(&self, server: &Server) {
+        self.port.store(server.port(), SeqCst);
+    }
+
+    fn client(&self, number: usize) {
+        let mut random = Random::new(number as u64);
+        while !self.stop.load(SeqCst) {
+            let port = self.port.load(SeqCst);
+            let client = redis::Client::open(("127.0.0.1", port)).unwrap();
+            let Ok(mut connection) = client.get_connection_with_timeout(Duration::from_secs(1))
+            else {
+                // It starts again just now.
+                sleep(Duration::from_millis(1));
+                continue;
+            };
+            while !self.stop.load(SeqCst) && self.port.load(SeqCst) == port {
+                match requests(&mut random).query::<Vec<Value>>(&mut connection) {
+                    Ok(_) => _ = self.rounds[number].fetch_add(1, SeqCst),
+                    Err(error) if error.kind() == ErrorKind::Io => break,
+                    Err(error) => {
+                        assert!(is_not_now(&error), "{error}");
+                        sleep(Duration::from_millis(1));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Whether a server is another's replica just now, has still to load its data, or has no module yet.
+fn is_not_now(error: &RedisError) -> bool {
+    let text = error.to_string().to_lowercase();
+    ["readonly", "read only replica", "loading", "execabort", "unknown", "redirect"]
+        .iter()
+        .any(|reason| text.contains(reason))
+}
+
+/// Requests for one pipeline: alone, in transactions and in scripts.
+fn requests(random: &mut Random) -> Pipeline {
+    let mut pipe = redis::pipe();
+    let push = |pipe: &mut Pipeline, before: &[&str], line: &str| {
+        let mut words = before.iter().copied().chain(line.split(' '));
+        let command = pipe.cmd(words.next().unwrap());
+        words.for_each(|word| _ = command.arg(word));
+    };
+    for _ in 0..20 {
+        match random.below(10) {
+            0 => {
+                push(&mut pipe, &[], "MULTI");
+                for _ in 0..3 {
+                    push(&mut pipe, &[], &request(random));
+                }
+                push(&mut pipe, &[], "EXEC");
+            }
+            1 => {
+                let script = "redis.call(unpack(ARGV)) return redis.call(unpack(ARGV))";
+                push(&mut pipe, &["EVAL", script, "0"], &request(random));
+            }
+            _ => push(&mut pipe, &[], &request(random)),
+        }
+    }
+    pipe
+}
+
+/// A request of any kind; the key says of which.
+fn request(random: &mut Random) -> String {
+    let key = |kind: u64, number: u64| format!("k{}", number * KINDS + kind);
+    let (kind, number) = (random.below(KINDS), random.below(40));
+    let name = key(kind, number);
+    let cost = random.one_of(&["", "", " COST 3", " PARTIAL COST 2", " FORCE"]);
+    match (random.below(20), kind) {
+        (0, 0..5) => format!("RL.REFUND {name} 1"),
+        (1, _) => format!(
+            "RL.MULTI 3 {} {} {} TOKENBUCKET 1000000000 1/1h SLIDING 1000000000 1d COST 2 SLIDINGLOG 200 1d",
+            key(0, number),
+            key(3, number),
+            key(4, number),
+        ),
+        // So that there is room in it again.
+        (2, 4) => format!("RL.RESET {name}"),
+        // As redis-cell leaves it.
+        (2, 5) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            format!("SET {name} {} PX 7200000", now.as_nanos() + 3_600_000_000_000)
+        }
+        (_, 0) => format!("RL.TOKENBUCKET {name} 1000000000 1/1h{cost}"),
+        (_, 1) => format!("RL.LEAKYBUCKET {name} 1000000000 1/1h{cost}"),
+        (_, 2) => format!("RL.FIXEDWINDOW {name} 1000000000 1d{cost}"),
+        (_, 3) => format!("RL.SLIDING {name} 1000000000 1d{cost}"),
+        (_, 4) => format!("RL.SLIDINGLOG {name} 200 1d"),
+        _ => format!("CL.THROTTLE {name} 1000000 1 3600"),
+    }
+}
+
+/// The five algorithms, and CL.THROTTLE.
+const KINDS: u64 = 6;
+
+/// What a server holds in both databases.
+fn held(server: &Server) -> Vec<BTreeMap<String, (String, i64)>> {
+    let mut connection = connect(server);
+    let database = |number| {
+        send::<()>(&mut connection, &format!("SELECT {number}"));
+        keyspace(&mut connection)
+    };
+    [0, 1].map(database).into()
+}
+
+/// Asserts that others hold what the server holds that they follow, and that nobody was sent a public command.
+fn assert_agree(primary: &Server, followers: &[&Server]) {
+    let expected = held(primary);
+    assert!(expected.iter().any(|keys| keys.len() > 20), "there are keys to compare");
+    for follower in followers {
+        follower.wait_for_sync(primary).unwrap();
+        assert_ran_no_public_command(follower);
+        assert_same(&held(follower), &expected);
+    }
+    for server in followers.iter().chain([&primary]) {
+        assert_file_has_no_public_command(server);
+    }
+}
+
+fn assert_same(
+    found: &[BTreeMap<String, (String, i64)>],
+    expected: &[BTreeMap<String, (String, i64)>],
+) {
+    for (found, expected) in found.iter().zip(expected) {
+        for (key, value) in expected {
+            assert_eq!(found.get(key), Some(value), "{key}");
+        }
+        assert_eq!(found.len(), expected.len());
+    }
+}
+
+/// Asserts that a server whom no client has asked for anything was sent no public command.
+fn assert_ran_no_public_command(follower: &Server) {
+    let stats = info(&mut connect(follower), "commandstats").unwrap().to_lowercase();
+    let calls = |line: &str| -> Option<(String, u64)> {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        Some((name.to_owned(), rest.split(',').next()?.parse().unwrap()))
+    };
+    let calls: BTreeMap<_, _> = stats.lines().filter_map(calls).collect();
+    assert!(calls.get("rl._apply").is_some_and(|calls| *calls > 0), "{calls:?}");
+    for (name, calls) in calls {
+        assert!(calls == 0 || !is_public(&name), "{name} was sent {calls} times");
+    }
+}
+
+fn assert_file_has_no_public_command(server: &Server) {
+    if number(&mut connect(server), "persistence", "aof_enabled") == 1 {
+        for command in appended(server) {
+            assert!(!is_public(&command[0].to_lowercase()), "{command:?}");
+        }
+    }
+}
+
+fn is_public(name: &str) -> bool {
+    (name.starts_with("rl.") || name.starts_with("cl.")) && !SENT.contains(&name)
+}
+
+/// Waits until nobody has listened to a server for so long that it may have noticed.
+fn wait_for_silence(server: &Server) {
+    let mut connection = connect(server);
+    wait_for("the backlog to go", || {
+        let all = info(&mut connection, "all")?;
+        Ok(["repl_backlog_active:0", "connected_slaves:0", "aof_enabled:0"]
+            .iter()
+            .all(|field| all.contains(&format!("{field}\r\n"))))
+    })
+    .unwrap();
+    // It looks about once a second.
+    let since = number(&mut connection, "server", "uptime_in_seconds");
+    wait_for("two seconds to go by", || {
+        Ok(number(&mut connection, "server", "uptime_in_seconds") >= since + 2)
+    })
+    .unwrap();
+}
+
+/// A server follows no other any more, and the other has noticed.
+fn leave(follower: &Server, primary: &Server) {
+    tell(follower, "REPLICAOF NO ONE");
+    let mut connection = connect(primary);
+    wait_for("the replica to have gone", || {
+        Ok(number(&mut connection, "replication", "connected_slaves") == 0)
+    })
+    .unwrap();
+}
+
+/// A server that clients used follows another, and counts anew what it is sent.
+fn follow_after_use(server: &Server, primary: &Server) {
+    let mut connection = connect(server);
+    send::<()>(&mut connection, "MULTI");
+    send::<()>(&mut connection, &format!("REPLICAOF 127.0.0.1 {}", primary.port()));
+    send::<()>(&mut connection, "CONFIG RESETSTAT");
+    send::<Value>(&mut connection, "EXEC");
+}
+
+/// Sets how a server sends its replicas a snapshot: by a file, directly, or, where it can, beside the commands.
+fn set_way_of_syncing(servers: &[&Server], lane: usize) {
+    for server in servers {
+        let mut connection = connect(server);
+        let diskless = ["yes", "no", "yes"][lane % 3];
+        send::<()>(&mut connection, &format!("CONFIG SET repl-diskless-sync {diskless}"));
+        let beside = ["no", "no", "yes"][lane % 3].as_bytes();
+        for setting in [&b"repl-rdb-channel"[..], b"dual-channel-replication-enabled"] {
+            // Neither is known to all servers.
+            let _ = try_send::<()>(&mut connection, &[b"CONFIG", b"SET", setting, beside]);
+        }
+    }
+}
+
+/// A server, and another that follows it on and off, with a file of its own.
+fn pair(lane: usize) -> (Server, Server) {
+    let primary = server().start().unwrap();
+    let replica = server().setting("appendonly yes").start().unwrap();
+    set_way_of_syncing(&[&primary, &replica], lane);
+    (primary, replica)
+}
+
+/// A replica comes while clients are served.
+fn join(clients: &Clients, replica: &Server, primary: &Server) {
+    follow(replica, primary);
+    wait_for_link(replica);
+    clients.go_on();
+}
+
+#[test]
+fn a_replica_that_comes_and_goes_under_load_hears_effects_alone() {
+    ten_times(pair, |(primary, replica)| {
+        wait_for_silence(primary);
+        Clients::run(primary.port(), |clients| {
+            clients.go_on();
+            join(clients, replica, primary);
+        });
+        assert_agree(primary, &[replica]);
+        // The backlog is still there when it comes again.
+        Clients::run(primary.port(), |clients| {
+            leave(replica, primary);
+            clients.go_on();
+            join(clients, replica, primary);
+        });
+        assert_agree(primary, &[replica]);
+        leave(replica, primary);
+    });
+}
+
+#[test]
+fn a_replica_that_comes_while_a_child_saves_hears_effects_alone() {
+    ten_times(pair, |(primary, replica)| {
+        wait_for_silence(primary);
+        let mut connection = connect(primary);
+        let is_saving = |connection: &mut Connection| {
+            number(connection, "persistence", "rdb_bgsave_in_progress") == 1
+        };
+        Clients::run(primary.port(), |clients| {
+            // A child, and nobody listens.
+            clients.go_on();
+            send::<Value>(&mut connection, "BGSAVE");
+            wait_for("the save to end", || Ok(!is_saving(&mut connection))).unwrap();
+            clients.go_on();
+            // A slow one, and somebody comes.
+            send::<()>(&mut connection, "CONFIG SET rdb-key-save-delay 1000");
+            send::<Value>(&mut connection, "BGSAVE");
+            clients.go_on();
+            join(clients, replica, primary);
+            send::<()>(&mut connection, "CONFIG SET rdb-key-save-delay 0");
+        });
+        assert_agree(primary, &[replica]);
+        leave(replica, primary);
+    });
+}
+
+#[test]
+fn links_that_break_under_load_go_on_with_effects_alone() {
+    let start = |lane| {
+        let primary = server().start().unwrap();
+        let first = server().replica_of(&primary).start().unwrap();
+        let below = server().setting("appendonly yes").replica_of(&first).start().unwrap();
+        set_way_of_syncing(&[&primary, &first, &below], lane);
+        [&first, &below].into_iter().for_each(wait_for_link);
+        (primary, first, below)
+    };
+    ten_times(start, |(primary, first, below)| {
+        let full = |server: &Server| number(&mut connect(server), "stats", "sync_full");
+        let before = full(primary);
+        Clients::run(primary.port(), |clients| {
+            clients.go_on();
+            tell(primary, "CLIENT KILL TYPE replica");
+            clients.go_on();
+            tell(first, "CLIENT KILL TYPE replica");
+            tell(first, "CLIENT KILL TYPE master");
+            clients.go_on();
+            [&*first, &*below].into_iter().for_each(wait_for_link);
+            clients.go_on();
+        });
+        assert_agree(primary, &[first, below]);
+        // One starts again from what it saved, while the other is served.
+        Clients::run(primary.port(), |clients| {
+            first.shutdown(true).unwrap();
+            clients.go_on();
+            first.start_again().unwrap();
+            [&*first, &*below].into_iter().for_each(wait_for_link);
+            clients.go_on();
+        });
+        assert_agree(primary, &[first, below]);
+        assert_eq!(full(primary), before, "it went on where it stopped");
+        // So does the primary: clients may use it before its replica is back.
+        Clients::run(primary.port(), |clients| {
+            clients.go_on();
+            primary.shutdown(true).unwrap();
+            primary.start_again().unwrap();
+            clients.go_on();
+            [&*first, &*below].into_iter().for_each(wait_for_link);
+            clients.go_on();
+        });
+        assert_agree(primary, &[first, below]);
+        assert_eq!(full(primary), 0, "it went on where it stopped");
+    });
+}
+
+#[test]
+fn a_file_that_is_switched_on_and_off_under_load_has_effects_alone() {
+    let start = |lane| {
+        let yes_or_no = ["yes", "no"][lane % 2];
+        server()
+            .setting("appendonly yes")
+            .setting(format!("aof-use-rdb-preamble {yes_or_no}"))
+            .setting(format!("appendfsync {}", ["always", "no", "everysec"][lane % 3]))
+            .start()
+            .unwrap()
+    };
+    ten_times(start, |server| {
+        let switch = |value| tell(server, &format!("CONFIG SET appendonly {value}"));
+        Clients::run(server.port(), |clients| {
+            for value in ["no", "yes", "no"] {
+                switch(value);
+                clients.go_on();
+            }
+        });
+        wait_for_silence(server);
+        Clients::run(server.port(), |clients| {
+            clients.go_on();
+            switch("yes");
+            clients.go_on();
+            wait_for_file(server);
+            clients.go_on();
+        });
+        let before = held(server);
+        assert_agree(server, &[]);
+        server.kill();
+        server.start_again().unwrap();
+        assert_same(&held(server), &before);
+    });
+}
+
+#[test]
+fn a_failover_under_load_makes_nobody_hear_anything_but_effects() {
+    let start = |lane| {
+        // Without files, so that nobody at all hears the one that is alone.
+        let [first, second] = [(); 2].map(|()| server().start().unwrap());
+        set_way_of_syncing(&[&first, &second], lane);
+        follow(&second, &first);
+        wait_for_link(&second);
+        (first, second)
+    };
+    ten_times(start, |(first, second)| {
+        // The replica is promoted, and then the other one follows.
+        Clients::run(first.port(), |clients| {
+            clients.go_on();
+            tell(second, "REPLICAOF NO ONE");
+            clients.move_to(second);
+            clients.go_on();
+            follow_after_use(first, second);
+            wait_for_link(first);
+            clients.go_on();
+        });
+        assert_agree(second, &[first]);
+        // In order, and at once.
+        Clients::run(second.port(), |clients| {
+            clients.go_on();
+            tell(second, "CONFIG RESETSTAT");
+            tell(second, &format!("FAILOVER TO 127.0.0.1 {} TIMEOUT 60000", first.port()));
+            let mut connection = connect(second);
+            wait_for("the failover", || {
+                Ok(info(&mut connection, "replication")?.contains("role:slave"))
+            })
+            .unwrap();
+            tell(second, "CONFIG RESETSTAT");
+            clients.move_to(first);
+            wait_for_link(second);
+            clients.go_on();
+        });
+        assert_agree(first, &[second]);
+        // One that nobody ever followed is promoted, used, and followed long afterwards.
+        leave(second, first);
+        wait_for_silence(second);
+        Clients::run(second.port(), |clients| {
+            clients.go_on();
+            follow_after_use(first, second);
+            wait_for_link(first);
+            clients.go_on();
+        });
+        assert_agree(second, &[first]);
+        std::mem::swap(first, second);
+    });
+}
+
+#[test]
+fn a_module_that_is_loaded_into_servers_in_use_sends_effects_alone() {
+    let load = |server: &Server| {
+        let library = module().unwrap();
+        let path = library.to_str().unwrap().as_bytes();
+        try_send::<()>(&mut connect(server), &[b"MODULE", b"LOAD", path]).unwrap();
+    };
+    ten_times(
+        |lane| lane,
+        |lane| {
+            let bare = || server().without_module();
+            let file = if *lane % 2 == 0 { "appendonly yes" } else { "appendonly no" };
+            let primary = bare().setting(file).start().unwrap();
+            let replica = bare().setting("appendonly yes").replica_of(&primary).start().unwrap();
+            wait_for_link(&replica);
+            if *lane == 4 {
+                // The file alone listens.
+                leave(&replica, &primary);
+            }
+            load(&replica);
+            Clients::run(primary.port(), |clients| {
+                load(&primary);
+                clients.go_on();
+            });
+            let followers: &[&Server] = if *lane == 4 { &[] } else { &[&replica] };
+            assert_agree(&primary, followers);
+        },
+    );
+}
+
+#[test]
+fn other_events_under_load_change_nothing_of_what_is_heard() {
+    let start = |lane| {
+        let (primary, replica) = pair(lane);
+        follow(&replica, &primary);
+        wait_for_link(&replica);
+        (primary, replica)
+    };
+    ten_times(start, |(primary, replica)| {
+        Clients::run(primary.port(), |clients| {
+            for line in [
+                "CONFIG SET hz 50",
+                "CONFIG SET maxmemory 1gb",
+                "DEBUG RELOAD",
+                "SWAPDB 0 1",
+                "CONFIG SET maxmemory 0",
+                "CONFIG SET hz 100",
+                "FLUSHALL",
+                "CONFIG RESETSTAT",
+                "BGSAVE",
+                "FLUSHALL ASYNC",
+            ] {
+                tell(primary, line);
+                clients.go_on();
+            }
+        });
+        assert_agree(primary, &[replica]);
+    });
+}
