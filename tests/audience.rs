@@ -358,6 +358,8 @@ fn a_replica_that_comes_while_a_child_saves_hears_effects_alone() {
 #[test]
 fn links_that_break_under_load_go_on_with_effects_alone() {
     let start = |lane| {
+        // However long a server takes to come back, it is not too late to go on.
+        let server = || server().setting("repl-backlog-ttl 3600");
         let primary = server().start().unwrap();
         let first = server().replica_of(&primary).start().unwrap();
         let below = server().setting("appendonly yes").replica_of(&first).start().unwrap();
