@@ -4,6 +4,8 @@
 MODULEDIR ?= $(PREFIX)/lib/redis/modules
 TARGET    := $(or $(CARGO_TARGET_DIR),target)
 RL_CLI    ?= redis-cli
+# To measure speed takes minutes for each server: so it is the installed one alone, unless others are named.
+MEASURED  := $(or $(SERVERS),installed)
 SERVERS   ?= installed redis valkey
 export RL_CLI
 
@@ -27,10 +29,10 @@ WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
 
 .NOTPARALLEL:
 .PHONY: help setup build run test test-unit test-server test-servers test-long test-valgrind replay plots \
-        cluster cluster-stop lint fmt install clean
+        bench bench-memory bench-instructions check-instructions cluster cluster-stop lint fmt install clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 setup: ## install what building and testing need and the machine lacks
 	@scripts/setup
@@ -66,6 +68,18 @@ replay: setup ## what would this limit have done to my traffic? LOG=access.log L
 
 plots: setup ## draw the pictures in docs/ from the real module
 	@$(WITH_SERVER) cargo run --release --example plots
+
+bench: setup ## how fast is it? (ROUNDS=n, REQUESTS=n; CELL=path/to/libredis_cell.so: redis-cell, too; SERVERS='installed redis valkey')
+	@scripts/bench throughput $(MEASURED)
+
+bench-memory: setup ## how many bytes does a key take, on the installed server, Redis 8.2.3 and Valkey 9.1.2? (N=keys)
+	@scripts/bench memory $(SERVERS)
+
+bench-instructions: setup ## how many instructions does a command take? (CELL=..., SERVERS=...: as above)
+	@scripts/bench instructions $(MEASURED)
+
+check-instructions: setup ## fail if a command takes 3 % more instructions than docs/instructions.tsv says
+	@scripts/bench check $(MEASURED)
 
 cluster: build ## start a cluster of three primaries and three replicas with the module (PORT=n: the first of six ports)
 	@scripts/cluster start "$(MODULE)"

@@ -15,6 +15,7 @@ use std::env::{
     self,
     consts::{DLL_PREFIX, DLL_SUFFIX},
 };
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -43,6 +44,7 @@ pub struct Builder {
     modules_before: Vec<PathBuf>,
     settings: Vec<String>,
     without_module: bool,
+    under: Vec<String>,
 }
 
 impl Builder {
@@ -66,6 +68,12 @@ impl Builder {
     /// A server without the module.
     pub fn without_module(mut self) -> Self {
         self.without_module = true;
+        self
+    }
+
+    /// Run by another program, which becomes the server: its name and arguments.
+    pub fn under<'a>(mut self, program: impl IntoIterator<Item = &'a str>) -> Self {
+        self.under = program.into_iter().map(str::to_owned).collect();
         self
     }
 
@@ -199,13 +207,16 @@ impl Server {
         fs::write(&file, config.join("\n") + "\n")?;
         // What it prints before it opens its log: errors of the configuration.
         let output = File::create(dir.join("output"))?;
-        let child = Command::new(binary())
-            .arg(&file)
+        let mut words: Vec<OsString> = self.builder.under.iter().map(OsString::from).collect();
+        words.extend([binary().into(), file.clone().into()]);
+        let (program, arguments) = words.split_first().context("nothing to start")?;
+        let child = Command::new(program)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
-            .with_context(|| format!("{} does not start", binary().display()))?;
+            .with_context(|| format!("{} does not start", program.display()))?;
         self.child = Some(child);
         self.wait_until_ready(&file)
     }

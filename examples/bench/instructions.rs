@@ -1,0 +1,308 @@
+//! `make bench-instructions`: the instructions of each command, into docs/benchmarks.md and docs/instructions.tsv.
+//! `make check-instructions`: the guard against getting slower. It counts the module's commands again and compares with that file.
+//!
+//! Instructions are the same on every machine that runs the same code, and within a part in a thousand from run to run. So a
+//! figure is kept for an exact build of a server, and holds for that one alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::thread;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::callgrind::{self, Case};
+use crate::machine::{Build, circumstances, rustc};
+use crate::page::{self, grouped, table};
+use crate::promises::{ByServer, Good, Promise, for_server, on_redis_7, render};
+use crate::server::{Builder, Server};
+use crate::workload::{
+    self, Decides, REDIS_CELL, SET_EX, SLIDING_GRANTED, SLIDINGLOG_GRANTED, TOKENBUCKET_GRANTED,
+    Workload,
+};
+
+#[derive(Args)]
+pub struct Options {
+    /// How many calls an instruction count is the mean of.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    calls: u64,
+    /// How many servers run at a time.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    jobs: u64,
+    /// Only commands whose names contain this. Those of others stay in the file, and the page is left alone.
+    #[arg(long)]
+    only: Option<String>,
+    /// redis-cell's library, to measure it, too.
+    #[arg(long)]
+    cell: Option<PathBuf>,
+    /// Measures nothing but what is guarded, and compares it with the file instead of writing.
+    #[arg(long)]
+    check: bool,
+}
+
+const FILE: &str = "instructions.tsv";
+const KEYS: u64 = 100;
+/// How far a command may be above its kept figure.
+const TOLERANCE: f64 = 0.03;
+const WITH_AOF: &str = "with AOF: ";
+const LONG_LOG: &str = "RL.SLIDINGLOG granted, 100,000 entries";
+/// What `--check` counts.
+const GUARDED: [&str; 7] = [
+    "RL.TOKENBUCKET granted",
+    "RL.TOKENBUCKET denied",
+    "RL.LEAKYBUCKET granted",
+    "RL.FIXEDWINDOW granted",
+    "RL.SLIDING granted",
+    "RL.SLIDINGLOG granted",
+    "RL.MULTI of 3 granted",
+];
+
+/// Instructions by command, in the order of the tables.
+type Counts = Vec<(String, f64)>;
+
+pub fn run(options: &Options, out: &Path) -> Result<()> {
+    let build = Build::under_test()?;
+    if options.check {
+        return check(options, &build, out);
+    }
+    callgrind::require()?;
+    if let Some(cell) = &options.cell {
+        ensure!(cell.is_file(), "CELL is {}, which is no file", cell.display());
+    }
+    println!("{}", build.exact);
+    let counts = count(cases(options)?, options)?;
+    let rows = counts.iter().map(|(name, count)| [name.clone(), grouped(*count)]);
+    let measured = table(["command", "instructions"], rows);
+    let promised = render(&promises(&build.name, &counts));
+    println!("{measured}\n\n{promised}");
+    let mut kept = Kept::read(out)?;
+    if options.only.is_none() {
+        kept.forget(&build);
+        let body = format!("{}; {}.\n\n{measured}\n\n{promised}", circumstances(), build.exact);
+        println!("{}", page::put(out, page::INSTRUCTIONS, &build.name, &body)?.display());
+    }
+    kept.put(&build, &counts);
+    println!("{}", kept.write(out)?.display());
+    Ok(())
+}
+
+/// Every command that is counted.
+fn cases(options: &Options) -> Result<Vec<Case>> {
+    let case = |name: &str, workload: Workload, server: Builder| Case {
+        name: name.into(),
+        workload,
+        server,
+        keys: KEYS,
+        // So that a log has ten entries.
+        times: if workload.decides == Decides::Granted { 10 } else { 1 },
+    };
+    let plain = Server::builder();
+    let append_only = plain.clone().setting("appendonly yes").setting("appendfsync no");
+    let mut cases: Vec<_> = workload::ALL
+        .iter()
+        .map(|&workload| case(workload.name, workload, plain.clone()))
+        .collect();
+    let long_log =
+        Workload { call: "RL.SLIDINGLOG key:000000000000 10000000 1h", ..SLIDINGLOG_GRANTED };
+    let long_log = Workload { prepare: long_log.call, ..long_log };
+    let server = plain.clone().setting("rl.max-log-entries 10000000");
+    cases.push(Case { keys: 1, times: 100_000, ..case(LONG_LOG, long_log, server) });
+    for workload in [SET_EX, TOKENBUCKET_GRANTED, SLIDING_GRANTED] {
+        cases.push(case(&format!("{WITH_AOF}{}", workload.name), workload, append_only.clone()));
+    }
+    if let Some(cell) = &options.cell {
+        let server = plain.without_module().module_before(cell.canonicalize()?);
+        cases.push(case(REDIS_CELL.name, REDIS_CELL, server));
+    }
+    if let Some(only) = &options.only {
+        cases.retain(|case| case.name.contains(only));
+        ensure!(!cases.is_empty(), "no command's name contains '{only}'");
+    }
+    Ok(cases)
+}
+
+/// Counts these, some at a time: who is next takes the next.
+fn count(cases: Vec<Case>, options: &Options) -> Result<Counts> {
+    let progress = ProgressBar::new(cases.len() as u64)
+        .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {eta}")?);
+    let waiting = Mutex::new(cases.into_iter().enumerate());
+    let work = || -> Result<Vec<(usize, String, f64)>> {
+        let mut counted = Vec::new();
+        while let Some((position, case)) = next(&waiting) {
+            progress.set_message(case.name.clone());
+            counted.push((position, case.name.clone(), case.count(options.calls)?));
+            progress.inc(1);
+        }
+        Ok(counted)
+    };
+    let counted: Result<Vec<_>> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..options.jobs).map(|_| scope.spawn(work)).collect();
+        let results = workers.into_iter().map(|worker| match worker.join() {
+            Ok(result) => result,
+            Err(_) => bail!("a worker panicked"),
+        });
+        results.collect()
+    });
+    progress.finish_and_clear();
+    let mut counted = counted?.concat();
+    counted.sort_by_key(|&(position, ..)| position);
+    Ok(counted.into_iter().map(|(_, name, count)| (name, count)).collect())
+}
+
+fn next<T>(waiting: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
+    waiting.lock().ok()?.next()
+}
+
+fn find(counts: &Counts, name: &str) -> f64 {
+    counts.iter().find(|(known, _)| known == name).map_or(f64::NAN, |&(_, count)| count)
+}
+
+fn promises(server: &str, counts: &Counts) -> Vec<Promise> {
+    let of = |name: &str| find(counts, name);
+    let grant = of("RL.TOKENBUCKET granted");
+    let denials = counts.iter().filter(|(name, _)| name.ends_with(" denied"));
+    let dearest_denial = denials.map(|&(_, count)| count).fold(f64::NAN, f64::max);
+    let ratio: ByServer<(f64, f64)> = on_redis_7((1.15, 1.0));
+    let promised = [
+        ("RL.TOKENBUCKET granted", on_redis_7((8_700.0, 8_000.0)), "", grant),
+        (
+            "the same with AOF, its writing included",
+            on_redis_7((11_000.0, 10_200.0)),
+            "",
+            of(&format!("{WITH_AOF}RL.TOKENBUCKET granted")),
+        ),
+        ("RL.SLIDING granted, of RL.TOKENBUCKET", ratio, "x", of("RL.SLIDING granted") / grant),
+        (
+            "RL.FIXEDWINDOW granted, of RL.TOKENBUCKET",
+            ratio,
+            "x",
+            of("RL.FIXEDWINDOW granted") / grant,
+        ),
+        (
+            "RL.LEAKYBUCKET granted, of RL.TOKENBUCKET",
+            ratio,
+            "x",
+            of("RL.LEAKYBUCKET granted") / grant,
+        ),
+        (
+            "RL.SLIDINGLOG granted with 100,000 entries, of RL.TOKENBUCKET",
+            on_redis_7((1.3, 1.1)),
+            "x",
+            of(LONG_LOG) / grant,
+        ),
+        ("the dearest denial", on_redis_7((6_700.0, 6_200.0)), "", dearest_denial),
+    ];
+    let promises = promised.into_iter().filter_map(|(what, promised, unit, measured)| {
+        let (least, aim) = for_server(server, promised)?;
+        let what = what.to_owned();
+        Some(Promise { what, least, aim, good: Good::Lower, unit, measured })
+    });
+    promises.filter(|promise| promise.measured.is_finite()).collect()
+}
+
+/// The file docs/instructions.tsv: the figures of each build of a server, with the compiler that the module was built by.
+#[derive(Default)]
+struct Kept {
+    /// By server and command.
+    rows: BTreeMap<(String, String), (String, f64)>,
+}
+
+impl Kept {
+    const HEAD: &str = "\
+# Instructions of one command, as callgrind counts the server. make bench-instructions writes a server's rows,
+# and make check-instructions compares with those of the very server that it runs.
+server\tcommand\tinstructions\tcompiler
+";
+
+    /// What is in this folder: nothing where there is no file.
+    fn read(folder: &Path) -> Result<Self> {
+        let file = folder.join(FILE);
+        if !file.exists() {
+            return Ok(Self::default());
+        }
+        let text =
+            fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let rows = text.lines().filter(|line| !line.starts_with('#')).skip(1).map(|line| {
+            let parsed = match line.split('\t').collect::<Vec<_>>()[..] {
+                [server, command, count, compiler] => count.parse().ok().map(|count| {
+                    ((server.to_owned(), command.to_owned()), (compiler.to_owned(), count))
+                }),
+                _ => None,
+            };
+            parsed.with_context(|| format!("{} has a line that is none: {line}", file.display()))
+        });
+        Ok(Self { rows: rows.collect::<Result<_>>()? })
+    }
+
+    fn write(&self, folder: &Path) -> Result<PathBuf> {
+        let file = folder.join(FILE);
+        let rows = self.rows.iter().map(|((server, command), (compiler, count))| {
+            format!("{server}\t{command}\t{count:.0}\t{compiler}\n")
+        });
+        let text = Self::HEAD.to_owned() + &rows.collect::<String>();
+        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
+    }
+
+    fn forget(&mut self, build: &Build) {
+        self.rows.retain(|(server, _), _| *server != build.exact);
+    }
+
+    fn put(&mut self, build: &Build, counts: &Counts) {
+        let compiler = rustc();
+        for (name, count) in counts {
+            self.rows.insert((build.exact.clone(), name.clone()), (compiler.clone(), *count));
+        }
+    }
+
+    fn find(&self, build: &Build, name: &str) -> Option<&(String, f64)> {
+        self.rows.get(&(build.exact.clone(), name.into()))
+    }
+}
+
+/// Compares what is guarded with what is kept.
+fn check(options: &Options, build: &Build, out: &Path) -> Result<()> {
+    let kept = Kept::read(out)?;
+    let mut cases = cases(options)?;
+    cases.retain(|case| {
+        GUARDED.contains(&case.name.as_str()) && kept.find(build, &case.name).is_some()
+    });
+    if cases.is_empty() {
+        println!("skipped: {FILE} has no instruction counts for {}", build.exact);
+        return Ok(());
+    }
+    if callgrind::require().is_err() {
+        println!("skipped: there is no valgrind to count instructions with");
+        return Ok(());
+    }
+    let mut risen = Vec::new();
+    let mut fallen = false;
+    let rows: Vec<_> = count(cases, options)?
+        .into_iter()
+        .filter_map(|(name, count)| {
+            let (compiler, before) = kept.find(build, &name)?;
+            let change = count / before - 1.0;
+            fallen |= change < -TOLERANCE;
+            if change > TOLERANCE {
+                risen.push(format!("{name} ({:+.1} %, kept by {compiler})", change * 100.0));
+            }
+            Some([name, grouped(*before), grouped(count), format!("{:+.1} %", change * 100.0)])
+        })
+        .collect();
+    println!("{}\n\n{}", build.exact, table(["command", "kept", "now", "change"], rows));
+    if fallen {
+        println!(
+            "\nSome are more than 3 % below what is kept: renew it by  make bench-instructions"
+        );
+    }
+    ensure!(
+        risen.is_empty(),
+        "more than 3 % more instructions than in {FILE}: {}; this is {}",
+        risen.join(", "),
+        rustc()
+    );
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! Measures the module on a real server: `make bench`, `make bench-memory`, `make bench-instructions`, `make check-instructions`.
+//!
+//! ```text
+//! throughput     requests a second and latencies, by redis-benchmark        throughput.rs, redis_benchmark.rs, replica.rs, chart.rs
+//! memory         bytes of a key                                             memory.rs
+//! instructions   of one command, by callgrind, and the guard over them      instructions.rs, callgrind.rs
+//! ```
+//!
+//! The commands stand in workload.rs, what they are to reach in promises.rs. Each subcommand prints its tables and puts them into
+//! its own part of docs/benchmarks.md (page.rs). The server is the one that RL_SERVER names, or an installed one.
+
+#![allow(clippy::float_arithmetic, reason = "figures are ratios and means")]
+#![allow(missing_docs, reason = "a program has no users of its parts")]
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+mod callgrind;
+mod chart;
+mod instructions;
+mod machine;
+mod memory;
+mod page;
+mod promises;
+mod redis_benchmark;
+mod replica;
+#[path = "../../tests/server.rs"]
+mod server;
+mod throughput;
+mod workload;
+
+/// Measures the module on a real server.
+#[derive(Parser)]
+struct Options {
+    /// The folder that the page is written into.
+    #[arg(long, default_value = "docs", global = true)]
+    out: PathBuf,
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Requests a second and latencies, by redis-benchmark.
+    Throughput(throughput::Options),
+    /// Bytes of a key.
+    Memory(memory::Options),
+    /// Instructions of one command, by callgrind.
+    Instructions(instructions::Options),
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    match &options.what {
+        What::Throughput(throughput) => throughput::run(throughput, &options.out),
+        What::Memory(memory) => memory::run(memory, &options.out),
+        What::Instructions(instructions) => instructions::run(instructions, &options.out),
+    }
+}

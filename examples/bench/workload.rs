@@ -1,0 +1,238 @@
+//! What is measured: each command once, in one table, with what must be there before and what must come out.
+//!
+//! ```text
+//! call      the words that are sent; __rand_int__ stands for twelve digits, which make a name of 16 bytes
+//! prepare   what is sent once for every key beforehand: a call measured updates a key and does not create one
+//! decides   whether the module must have granted or denied every call; its own counters are asked afterwards
+//! ```
+//!
+//! What is granted has limits that are never reached; what is denied asks a limiter that is full and stays full for a day.
+//! Values are 16 bytes of text: 16 digits would be held as an integer.
+
+use anyhow::{Context, Result, ensure};
+use redis::Connection;
+
+use crate::server::field;
+
+/// What redis-benchmark puts a number of twelve digits for.
+const NUMBER: &str = "__rand_int__";
+/// What the digest of the workload's script is put for.
+const SCRIPT: &str = "__script__";
+/// How many commands are sent before their answers are read, where it is not measured.
+const BATCH: u64 = 1_000;
+/// How many are pipelined where it is.
+pub const PIPELINE: u64 = 16;
+
+/// Whose command it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    BuiltIn,
+    Module,
+    Lua,
+    RedisCell,
+}
+
+/// What the module must have decided on every call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Decides {
+    Granted,
+    Denied,
+    Nothing,
+}
+
+/// A command to measure.
+#[derive(Clone, Copy)]
+pub struct Workload {
+    pub name: &'static str,
+    pub origin: Origin,
+    pub call: &'static str,
+    pub prepare: &'static str,
+    pub decides: Decides,
+    pub script: Option<&'static str>,
+}
+
+const SET: &str = "SET key:__rand_int__ a-16-byte-string EX 60";
+const TOKENBUCKET: &str = "RL.TOKENBUCKET key:__rand_int__ 1000000 100/60";
+const FIXEDWINDOW: &str = "RL.FIXEDWINDOW key:__rand_int__ 1000000 1m";
+const SLIDING: &str = "RL.SLIDING key:__rand_int__ 1000000 1m";
+const SLIDINGLOG: &str = "RL.SLIDINGLOG key:__rand_int__ 100000 1m";
+const MULTI: &str = "RL.MULTI 3 one:__rand_int__ two:__rand_int__ six:__rand_int__ \
+                     TOKENBUCKET 1000000 100/60 FIXEDWINDOW 1000000 1m SLIDING 1000000 1m";
+const THROTTLE: &str = "CL.THROTTLE key:__rand_int__ 999999 100 60 1";
+
+const fn built_in(name: &'static str, call: &'static str, prepare: &'static str) -> Workload {
+    let origin = Origin::BuiltIn;
+    Workload { name, origin, call, prepare, decides: Decides::Nothing, script: None }
+}
+
+const fn granted(name: &'static str, call: &'static str) -> Workload {
+    let (origin, decides) = (Origin::Module, Decides::Granted);
+    Workload { name, origin, call, prepare: call, decides, script: None }
+}
+
+const fn denied(name: &'static str, call: &'static str) -> Workload {
+    let (origin, decides) = (Origin::Module, Decides::Denied);
+    Workload { name, origin, call, prepare: call, decides, script: None }
+}
+
+const fn lua(name: &'static str, call: &'static str, script: &'static str) -> Workload {
+    let (origin, decides) = (Origin::Lua, Decides::Nothing);
+    Workload { name, origin, call, prepare: call, decides, script: Some(script) }
+}
+
+pub const SET_EX: Workload = built_in("SET EX 60", SET, SET);
+pub const TOKENBUCKET_GRANTED: Workload = granted("RL.TOKENBUCKET granted", TOKENBUCKET);
+pub const FIXEDWINDOW_GRANTED: Workload = granted("RL.FIXEDWINDOW granted", FIXEDWINDOW);
+pub const SLIDING_GRANTED: Workload = granted("RL.SLIDING granted", SLIDING);
+pub const SLIDINGLOG_GRANTED: Workload = granted("RL.SLIDINGLOG granted", SLIDINGLOG);
+
+/// Every command, in the order of the tables.
+pub const ALL: [Workload; 20] = [
+    built_in("PING", "PING", SET),
+    built_in("GET", "GET key:__rand_int__", SET),
+    built_in("INCR", "INCR key:__rand_int__", "INCR key:__rand_int__"),
+    SET_EX,
+    TOKENBUCKET_GRANTED,
+    denied("RL.TOKENBUCKET denied", "RL.TOKENBUCKET key:__rand_int__ 1 1/1d"),
+    granted("RL.LEAKYBUCKET granted", "RL.LEAKYBUCKET key:__rand_int__ 1000000 100/60"),
+    denied("RL.LEAKYBUCKET denied", "RL.LEAKYBUCKET key:__rand_int__ 1 1/1d"),
+    FIXEDWINDOW_GRANTED,
+    denied("RL.FIXEDWINDOW denied", "RL.FIXEDWINDOW key:__rand_int__ 1 1d"),
+    SLIDING_GRANTED,
+    denied("RL.SLIDING denied", "RL.SLIDING key:__rand_int__ 1 1d"),
+    SLIDINGLOG_GRANTED,
+    denied("RL.SLIDINGLOG denied", "RL.SLIDINGLOG key:__rand_int__ 1 1d"),
+    granted("RL.MULTI of 3 granted", MULTI),
+    Workload {
+        decides: Decides::Nothing,
+        prepare: TOKENBUCKET,
+        ..granted("RL.PEEK", "RL.PEEK key:__rand_int__")
+    },
+    granted("CL.THROTTLE granted", THROTTLE),
+    lua(
+        "Lua token bucket",
+        "EVALSHA __script__ 1 key:__rand_int__ 1000000 100 60",
+        include_str!("lua/token_bucket.lua"),
+    ),
+    lua(
+        "Lua sliding log",
+        "EVALSHA __script__ 1 key:__rand_int__ 100000 60000",
+        include_str!("lua/sliding_log.lua"),
+    ),
+    lua(
+        "Lua fixed window",
+        "EVALSHA __script__ 1 key:__rand_int__ 1000000 60",
+        include_str!("lua/fixed_window.lua"),
+    ),
+];
+
+/// The three calls that decide what RL.MULTI of 3 does.
+pub const OF_MULTI: [Workload; 3] = [TOKENBUCKET_GRANTED, FIXEDWINDOW_GRANTED, SLIDING_GRANTED];
+
+/// The same command as redis-cell has it.
+pub const REDIS_CELL: Workload = Workload {
+    name: "redis-cell's CL.THROTTLE",
+    origin: Origin::RedisCell,
+    decides: Decides::Nothing,
+    ..granted("", THROTTLE)
+};
+
+/// A workload whose keys are there and whose script is loaded: ready to be sent.
+pub struct Ready {
+    words: Vec<String>,
+}
+
+impl Workload {
+    /// Empties the server, and prepares this many keys, each of them so often.
+    pub fn prepare(&self, connection: &mut Connection, keys: u64, times: u64) -> Result<Ready> {
+        redis::cmd("FLUSHALL").arg("SYNC").query::<()>(connection)?;
+        let digest: String = match self.script {
+            Some(script) => redis::cmd("SCRIPT").arg("LOAD").arg(script).query(connection)?,
+            None => String::new(),
+        };
+        let words =
+            |call: &str| call.split(' ').map(|word| word.replace(SCRIPT, &digest)).collect();
+        let fill = Ready { words: words(self.prepare) };
+        fill.send(connection, keys, keys * times, BATCH)
+            .with_context(|| format!("before {}", self.name))?;
+        Ok(Ready { words: words(self.call) })
+    }
+
+    /// Fails where the module has not decided as it should have, between these two looks at its counters.
+    pub fn check(&self, before: Decisions, after: Decisions, calls: u64) -> Result<()> {
+        let granted = after.granted - before.granted;
+        let denied = after.denied - before.denied;
+        let as_it_should = match self.decides {
+            Decides::Granted => granted >= calls && denied == 0,
+            Decides::Denied => granted == 0 && denied >= calls,
+            Decides::Nothing => granted == 0 && denied == 0,
+        };
+        ensure!(
+            as_it_should,
+            "{}: of {calls} calls {granted} were granted and {denied} denied",
+            self.name
+        );
+        Ok(())
+    }
+}
+
+impl Ready {
+    /// The words as redis-benchmark takes them.
+    pub fn words(&self) -> &[String] {
+        &self.words
+    }
+
+    /// Sends so many calls in pipelines, to these keys in turn. An error among the answers is one.
+    pub fn send(
+        &self,
+        connection: &mut Connection,
+        keys: u64,
+        calls: u64,
+        batch: u64,
+    ) -> Result<()> {
+        let mut sent = 0;
+        while sent < calls {
+            let count = batch.min(calls - sent);
+            let mut pipeline = redis::pipe();
+            for number in sent..sent + count {
+                let digits = format!("{:012}", number % keys);
+                let mut command = redis::Cmd::new();
+                for word in &self.words {
+                    command.arg(word.replace(NUMBER, &digits));
+                }
+                pipeline.add_command(command).ignore();
+            }
+            pipeline.query::<()>(connection)?;
+            sent += count;
+        }
+        Ok(())
+    }
+}
+
+/// How often the module has granted and denied.
+#[derive(Clone, Copy)]
+pub struct Decisions {
+    granted: u64,
+    denied: u64,
+}
+
+impl Decisions {
+    /// As this output of INFO has them, of all algorithms. A server without the module has made none.
+    pub fn of(info: &str) -> Self {
+        let sum = |end: &str| {
+            let lines = info.lines().filter(|line| line.starts_with("rl_"));
+            let counts = lines.filter_map(|line| line.split_once(':'));
+            let counts = counts.filter(|(name, _)| name.ends_with(end));
+            counts.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum()
+        };
+        Self { granted: sum("_granted"), denied: sum("_denied") }
+    }
+}
+
+/// The seconds that the server's main thread was on a processor.
+pub fn processor_seconds(info: &str) -> Result<f64> {
+    let seconds = |name: &str| -> Result<f64> {
+        Ok(field(info, name).with_context(|| format!("INFO has no {name}"))?.trim().parse()?)
+    };
+    Ok(seconds("used_cpu_user_main_thread")? + seconds("used_cpu_sys_main_thread")?)
+}
