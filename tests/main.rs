@@ -13,6 +13,7 @@
 
 mod acl;
 mod audience;
+mod bench;
 mod client;
 mod cluster;
 mod commands;

@@ -243,7 +243,9 @@ server\tcommand\tinstructions\tcompiler
             format!("{server}\t{command}\t{count:.0}\t{compiler}\n")
         });
         let text = Self::HEAD.to_owned() + &rows.collect::<String>();
-        fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
+        fs::create_dir_all(folder)
+            .and_then(|()| fs::write(&file, text))
+            .with_context(|| format!("cannot write {}", file.display()))?;
         Ok(file)
     }
 

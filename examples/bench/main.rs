@@ -1,7 +1,7 @@
 //! Measures the module on a real server: `make bench`, `make bench-memory`, `make bench-instructions`, `make check-instructions`.
 //!
 //! ```text
-//! throughput     requests a second and latencies, by redis-benchmark        throughput.rs, redis_benchmark.rs, replica.rs, chart.rs
+//! throughput     requests a second and latencies, by redis-benchmark        throughput.rs, redis_benchmark.rs, replica.rs, results.rs, chart.rs
 //! memory         bytes of a key                                             memory.rs
 //! instructions   of one command, by callgrind, and the guard over them      instructions.rs, callgrind.rs
 //! ```
@@ -28,6 +28,7 @@ mod page;
 mod promises;
 mod redis_benchmark;
 mod replica;
+mod results;
 #[path = "../../tests/server.rs"]
 mod server;
 mod throughput;

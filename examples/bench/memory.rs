@@ -62,7 +62,8 @@ struct Row {
 
 pub fn run(options: &Options, out: &Path) -> Result<()> {
     let build = Build::under_test()?;
-    let server = Server::builder().virtual_clock().start()?;
+    // Often at its background work, so that a hash table that has grown is soon moved and the old one freed.
+    let server = Server::builder().virtual_clock().setting("hz 500").start()?;
     println!("{}", build.name);
     let progress = ProgressBar::new(1 + (LIMITERS.len() * HITS.len()) as u64)
         .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} {eta}")?);
@@ -143,17 +144,21 @@ fn fill(connection: &mut Connection, holds: Holds, keys: u64, hits: u64) -> Resu
 
 /// What the server uses, once that no longer changes: it rehashes and frees in the background.
 fn settled_memory(connection: &mut Connection) -> Result<f64> {
-    let mut used = String::new();
-    for _ in 0..50 {
-        sleep(Duration::from_millis(200));
-        let info = info(connection, "memory")?;
-        let now = field(&info, "used_memory").context("INFO has no used_memory")?;
+    let mut used = used_memory(connection)?;
+    for _ in 0..100 {
+        sleep(Duration::from_millis(100));
+        let now = used_memory(connection)?;
         if now == used {
             break;
         }
         used = now;
     }
-    Ok(used.trim().parse()?)
+    Ok(used)
+}
+
+fn used_memory(connection: &mut Connection) -> Result<f64> {
+    let used = field(&info(connection, "memory")?, "used_memory");
+    Ok(used.context("INFO has no used_memory")?.trim().parse()?)
 }
 
 fn render_rows(set_ex: &Row, limiters: &[Row]) -> String {

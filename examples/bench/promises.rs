@@ -3,7 +3,7 @@
 //! Promises were made for each of three servers, since theirs is the yardstick and differs. One that was made for some of
 //! them only has gaps for the others; of any other server nothing was promised.
 
-use crate::page::table;
+use crate::page::{grouped, table};
 
 /// Something for each server: Redis 7.0, Redis 8.2, Valkey 9.1.
 pub type ByServer<T> = [Option<T>; 3];
@@ -26,6 +26,7 @@ pub struct Promise {
     pub least: f64,
     pub aim: f64,
     pub good: Good,
+    /// `x` for a ratio, empty for a count.
     pub unit: &'static str,
     pub measured: f64,
 }
@@ -77,6 +78,7 @@ impl Promise {
 fn show(number: f64, unit: &str) -> String {
     match unit {
         "x" => format!("{number:.2}x"),
+        "" => grouped(number),
         unit => format!("{number:.0} {unit}"),
     }
 }

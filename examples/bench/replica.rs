@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::thread::{self, JoinHandle};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::server::{Server, info, wait_for};
 
@@ -26,12 +26,19 @@ impl Replica {
             while incoming.read(&mut buffer).is_ok_and(|bytes| bytes > 0) {}
         });
         let replica = Self { stream, reader: Some(reader) };
-        let mut connection = server.connection()?;
-        wait_for("the replica to be fed", || {
-            Ok(info(&mut connection, "replication")?.contains("state=online"))
-        })?;
+        wait_for("the replica to be fed", || is_fed(server))?;
         Ok(replica)
     }
+
+    /// Fails where the server has lost it meanwhile.
+    pub fn detach(self, server: &Server) -> Result<()> {
+        ensure!(is_fed(server)?, "the replica was lost");
+        Ok(())
+    }
+}
+
+fn is_fed(server: &Server) -> Result<bool> {
+    Ok(info(&mut server.connection()?, "replication")?.contains("state=online"))
 }
 
 impl Drop for Replica {

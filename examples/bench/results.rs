@@ -1,0 +1,235 @@
+//! What the rounds of `make bench` say: tables, promises, the chart.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use crate::chart;
+use crate::machine::{Build, Pinning, circumstances};
+use crate::page::{self, grouped, table};
+use crate::promises::{ByServer, Good, Promise, for_server, on_redis_7, render};
+use crate::redis_benchmark::Report;
+use crate::throughput::{ALONE, APPEND_ONLY, Options, Point, Sample, Setting};
+use crate::workload::{self, Origin, SET_EX};
+
+const TOGETHER: &str = "RL.MULTI of 3 granted";
+const TOKENBUCKET: &str = "RL.TOKENBUCKET granted";
+
+impl Point {
+    fn median(&self, figure: impl Fn(&Sample) -> f64) -> f64 {
+        median(self.rounds.iter().map(figure).collect())
+    }
+
+    fn requests_per_second(&self) -> f64 {
+        self.median(|sample| sample.pipelined.requests_per_second)
+    }
+
+    /// The median of the rounds' ratios of a figure.
+    fn ratio(&self, other: &Self, figure: impl Fn(&Sample) -> f64) -> f64 {
+        let pairs = self.rounds.iter().zip(&other.rounds);
+        median(pairs.map(|(ours, theirs)| figure(ours) / figure(theirs)).collect())
+    }
+
+    fn throughput_ratio(&self, other: &Self) -> f64 {
+        self.ratio(other, |sample| sample.pipelined.requests_per_second)
+    }
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    let middle =
+        figures.get((figures.len().max(1) - 1) / 2..=figures.len() / 2).unwrap_or_default();
+    middle.iter().sum::<f64>() / middle.len() as f64
+}
+
+/// What all rounds say of one server.
+pub struct Results {
+    pub points: Vec<Point>,
+    pub build: Build,
+}
+
+impl Results {
+    fn find(&self, name: &str) -> Option<&Point> {
+        self.points.iter().find(|point| point.name == name)
+    }
+
+    /// What a setting's points are compared with: SET EX in the same setting.
+    fn yardstick(&self, setting: Setting) -> Option<&Point> {
+        self.points
+            .iter()
+            .find(|point| point.setting == setting && point.workload.name == SET_EX.name)
+    }
+
+    /// How many times the throughput of another point.
+    fn ratio(&self, name: &str, other: &str) -> Option<f64> {
+        Some(self.find(name)?.throughput_ratio(self.find(other)?))
+    }
+
+    /// How many times as many users RL.MULTI decides on as the three calls alone, whose times add up.
+    fn multi_ratio(&self) -> Option<f64> {
+        let alone: Option<Vec<_>> = workload::OF_MULTI
+            .iter()
+            .map(|part| self.find(&format!("{ALONE}{}", part.name)))
+            .collect();
+        let (together, alone) = (self.find(TOGETHER)?, alone?);
+        let per_second = |point: &Point, round: usize| {
+            point.rounds.get(round).map_or(f64::NAN, |sample| sample.pipelined.requests_per_second)
+        };
+        let rounds = (0..together.rounds.len()).map(|round| {
+            let seconds: f64 = alone.iter().map(|point| 1.0 / per_second(point, round)).sum();
+            per_second(together, round) * seconds
+        });
+        Some(median(rounds.collect()))
+    }
+
+    fn throughput(&self) -> String {
+        let rows = self.points.iter().map(|point| {
+            let ratio = self.yardstick(point.setting).map(|other| point.throughput_ratio(other));
+            [
+                point.name.clone(),
+                grouped(point.requests_per_second()),
+                ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}x")),
+                format!("{:.2}", point.median(|sample| sample.processor_us)),
+            ]
+        });
+        table(["command", "requests/s", "of SET EX", "server's us each"], rows)
+    }
+
+    fn latency(&self) -> String {
+        let ping = self.find("PING");
+        let rows = self.points.iter().filter(|point| point.unpipelined).map(|point| {
+            let ratio = ping.map_or(f64::NAN, |ping| point.ratio(ping, p99));
+            [
+                point.name.clone(),
+                grouped(point.median(|sample| {
+                    unpipelined(sample).map_or(f64::NAN, |run| run.requests_per_second)
+                })),
+                format!("{:.3}", point.median(p50)),
+                format!("{:.3}", point.median(p99)),
+                format!("{ratio:.2}x"),
+            ]
+        });
+        table(["command", "requests/s", "p50 ms", "p99 ms", "p99 of PING's"], rows)
+    }
+}
+
+fn unpipelined(sample: &Sample) -> Option<Report> {
+    sample.unpipelined
+}
+
+fn p50(sample: &Sample) -> f64 {
+    unpipelined(sample).map_or(f64::NAN, |report| report.p50_ms)
+}
+
+fn p99(sample: &Sample) -> f64 {
+    unpipelined(sample).map_or(f64::NAN, |report| report.p99_ms)
+}
+
+/// A promise about how many times one is of another: the least, and the aim, for each server.
+type Ratio = ByServer<(f64, f64)>;
+
+fn throughput_promises(results: &Results) -> Vec<Promise> {
+    let simple: Ratio = on_redis_7((0.85, 1.0));
+    let of_set_ex = |name: &str| results.ratio(name, SET_EX.name);
+    let append_only = |name: &str| format!("{APPEND_ONLY}{name}");
+    let promised: [(String, Ratio, Option<f64>); 8] = [
+        (
+            "RL.TOKENBUCKET granted, of SET EX".into(),
+            [Some((1.0, 1.1)), Some((0.80, 0.87)), Some((0.78, 0.85))],
+            of_set_ex(TOKENBUCKET),
+        ),
+        ("RL.LEAKYBUCKET granted, of SET EX".into(), simple, of_set_ex("RL.LEAKYBUCKET granted")),
+        ("RL.FIXEDWINDOW granted, of SET EX".into(), simple, of_set_ex("RL.FIXEDWINDOW granted")),
+        ("RL.SLIDING granted, of SET EX".into(), simple, of_set_ex("RL.SLIDING granted")),
+        ("RL.SLIDINGLOG granted, of SET EX".into(), simple, of_set_ex("RL.SLIDINGLOG granted")),
+        (
+            "RL.TOKENBUCKET granted, of the Lua token bucket".into(),
+            [Some((4.2, 5.0)), Some((3.7, 5.0)), Some((6.0, 6.0))],
+            results.ratio(TOKENBUCKET, "Lua token bucket"),
+        ),
+        (
+            "with appendonly yes, of SET EX under the same".into(),
+            on_redis_7((0.90, 1.0)),
+            results.ratio(&append_only(TOKENBUCKET), &append_only(SET_EX.name)),
+        ),
+        ("RL.MULTI of 3, of the three alone".into(), on_redis_7((1.1, 1.4)), results.multi_ratio()),
+    ];
+    let server = &results.build.name;
+    let promises = promised.into_iter().filter_map(|(what, promised, measured)| {
+        let (least, aim) = for_server(server, promised)?;
+        Some(Promise { what, least, aim, good: Good::Higher, unit: "x", measured: measured? })
+    });
+    promises.collect()
+}
+
+/// Holds for every command of the module: so the worst one counts.
+fn latency_promises(results: &Results) -> Vec<Promise> {
+    let Some((least, aim)) = for_server(&results.build.name, on_redis_7((1.25, 1.1))) else {
+        return Vec::new();
+    };
+    let Some(ping) = results.find("PING") else {
+        return Vec::new();
+    };
+    let ours = results.points.iter().filter(|point| {
+        point.unpipelined && point.workload.origin == Origin::Module && point.name != TOGETHER
+    });
+    let ratios = ours.map(|point| (point.ratio(ping, p99), &point.name));
+    let worst = ratios.max_by(|(one, _), (other, _)| one.total_cmp(other));
+    let promise = worst.map(|(measured, name)| Promise {
+        what: format!("p99 of PING's, the worst command of one limit ({name})"),
+        least,
+        aim,
+        good: Good::Lower,
+        unit: "x",
+        measured,
+    });
+    promise.into_iter().collect()
+}
+
+pub fn report(results: &Results, options: &Options, pinning: &Pinning, out: &Path) -> Result<()> {
+    let throughput = results.throughput();
+    let multi = results.multi_ratio().unwrap_or(f64::NAN);
+    let multi = format!("RL.MULTI of 3 decides as fast as {multi:.2} times the three calls alone.");
+    let promised = render(&throughput_promises(results));
+    let latency = results.latency();
+    let latency_promised = render(&latency_promises(results));
+    println!("{throughput}\n\n{multi}\n\n{promised}\n{latency}\n\n{latency_promised}");
+
+    let rounds = options.rounds;
+    let [requests, unpipelined, keys] =
+        [options.requests, options.unpipelined, options.keys].map(|count| grouped(count as f64));
+    let how = format!("{}; {}", circumstances(), pinning.line);
+    let server = &results.build.name;
+    if options.chart {
+        chart::draw(out, server, &results.bars())?;
+    }
+    let body = format!(
+        "{how}. {rounds} rounds of {requests} requests, {keys} keys.\n\n{throughput}\n\n{multi}\n\n{promised}"
+    );
+    page::put(out, page::THROUGHPUT, server, &body)?;
+    let body = format!(
+        "{how}. {rounds} rounds of {unpipelined} requests.\n\n{latency}\n\n{latency_promised}"
+    );
+    let page = page::put(out, page::LATENCY, server, &body)?;
+    println!("{}", page.display());
+    Ok(())
+}
+
+impl Results {
+    /// The chart's bars: every command of the plain server, and redis-cell's.
+    fn bars(&self) -> Vec<chart::Bar> {
+        let points = self
+            .points
+            .iter()
+            .filter(|point| point.unpipelined || point.workload.origin == Origin::RedisCell);
+        let bars = points.map(|point| chart::Bar {
+            name: point.name.clone(),
+            origin: point.workload.origin,
+            requests_per_second: point.requests_per_second(),
+            ratio: self
+                .yardstick(point.setting)
+                .map_or(f64::NAN, |other| point.throughput_ratio(other)),
+        });
+        bars.collect()
+    }
+}
