@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Starting, preparing, stopping and what the server does by itself (once a second, with `hz 1`) are in both runs and fall
-//! out of the difference. Keys are taken in turn, so nothing is left to chance but the server's hash seed.
+//! out of the difference. Keys are taken in turn, so nothing is left to chance but the server's hash seed: see [`crate::instructions`].
 
 use std::fs;
 use std::path::Path;

@@ -76,7 +76,7 @@ pub struct Pinning {
 
 impl Pinning {
     /// Binds this program, and with it those that it starts, to a core of their own.
-    pub fn new() -> Self {
+    pub fn bind() -> Self {
         let unpinned =
             |why: &str| Self { server: None, line: format!("not pinned to cores: {why}") };
         if !has("taskset") {

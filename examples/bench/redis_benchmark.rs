@@ -57,7 +57,7 @@ impl Run<'_> {
 fn parse(csv: &str) -> Option<Report> {
     let mut lines = csv.lines().rev();
     let values: Vec<_> = lines.next()?.rsplit(',').collect();
-    let names: Vec<_> = lines.last()?.rsplit(',').collect();
+    let names: Vec<_> = lines.next_back()?.rsplit(',').collect();
     let value = |name: &str| {
         let column = names.iter().position(|column| column.trim_matches('"') == name)?;
         values.get(column)?.trim_matches('"').parse().ok()

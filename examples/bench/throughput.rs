@@ -88,7 +88,7 @@ pub fn run(options: &Options, out: &Path) -> Result<()> {
         ensure!(cell.is_file(), "CELL is {}, which is no file", cell.display());
     }
     let build = Build::under_test()?;
-    let pinning = Pinning::new();
+    let pinning = Pinning::bind();
     println!("{}, {}", build.name, pinning.line);
     let mut points = points(options);
     let progress = ProgressBar::new(u64::from(options.rounds) * points.len() as u64)
