@@ -7,6 +7,8 @@
 //! ```
 //!
 //! What is granted has limits that are never reached; what is denied asks a limiter that is full and stays full for a day.
+//! Windows are of an hour, and buckets are prepared by a hit of many units: else keys would be as if never used again before their
+//! next hit, sooner on a slow machine, and be created anew.
 //! Values are 16 bytes of text: 16 digits would be held as an integer.
 
 use anyhow::{Context, Result, ensure};
@@ -53,38 +55,52 @@ pub struct Workload {
 
 const SET: &str = "SET key:__rand_int__ a-16-byte-string EX 60";
 const TOKENBUCKET: &str = "RL.TOKENBUCKET key:__rand_int__ 1000000 100/60";
-const FIXEDWINDOW: &str = "RL.FIXEDWINDOW key:__rand_int__ 1000000 1m";
-const SLIDING: &str = "RL.SLIDING key:__rand_int__ 1000000 1m";
-const SLIDINGLOG: &str = "RL.SLIDINGLOG key:__rand_int__ 100000 1m";
+const TOKENBUCKET_USED: &str = "RL.TOKENBUCKET key:__rand_int__ 1000000 100/60 COST 100000";
+const LEAKYBUCKET: &str = "RL.LEAKYBUCKET key:__rand_int__ 1000000 100/60";
+const LEAKYBUCKET_USED: &str = "RL.LEAKYBUCKET key:__rand_int__ 1000000 100/60 COST 100000";
+const FIXEDWINDOW: &str = "RL.FIXEDWINDOW key:__rand_int__ 1000000 1h";
+const SLIDING: &str = "RL.SLIDING key:__rand_int__ 1000000 1h";
+const SLIDINGLOG: &str = "RL.SLIDINGLOG key:__rand_int__ 100000 1h";
 const MULTI: &str = "RL.MULTI 3 one:__rand_int__ two:__rand_int__ six:__rand_int__ \
-                     TOKENBUCKET 1000000 100/60 FIXEDWINDOW 1000000 1m SLIDING 1000000 1m";
+                     TOKENBUCKET 1000000 100/60 FIXEDWINDOW 1000000 1h SLIDING 1000000 1h";
+const MULTI_USED: &str = "RL.MULTI 3 one:__rand_int__ two:__rand_int__ six:__rand_int__ \
+                          TOKENBUCKET 1000000 100/60 COST 100000 FIXEDWINDOW 1000000 1h SLIDING 1000000 1h";
 const THROTTLE: &str = "CL.THROTTLE key:__rand_int__ 999999 100 60 1";
+const THROTTLE_USED: &str = "CL.THROTTLE key:__rand_int__ 999999 100 60 100000";
+
+const LUA_LOG: &str = "EVALSHA __script__ 1 key:__rand_int__ 100000 3600000";
+const LUA_WINDOW: &str = "EVALSHA __script__ 1 key:__rand_int__ 1000000 3600";
 
 const fn built_in(name: &'static str, call: &'static str, prepare: &'static str) -> Workload {
     let origin = Origin::BuiltIn;
     Workload { name, origin, call, prepare, decides: Decides::Nothing, script: None }
 }
 
-const fn granted(name: &'static str, call: &'static str) -> Workload {
+const fn granted(name: &'static str, call: &'static str, prepare: &'static str) -> Workload {
     let (origin, decides) = (Origin::Module, Decides::Granted);
-    Workload { name, origin, call, prepare: call, decides, script: None }
+    Workload { name, origin, call, prepare, decides, script: None }
 }
 
 const fn denied(name: &'static str, call: &'static str) -> Workload {
-    let (origin, decides) = (Origin::Module, Decides::Denied);
-    Workload { name, origin, call, prepare: call, decides, script: None }
+    Workload { decides: Decides::Denied, ..granted(name, call, call) }
 }
 
-const fn lua(name: &'static str, call: &'static str, script: &'static str) -> Workload {
-    let (origin, decides) = (Origin::Lua, Decides::Nothing);
-    Workload { name, origin, call, prepare: call, decides, script: Some(script) }
+const fn lua(
+    name: &'static str,
+    call: &'static str,
+    prepare: &'static str,
+    script: &'static str,
+) -> Workload {
+    Workload { origin: Origin::Lua, script: Some(script), ..built_in(name, call, prepare) }
 }
 
 pub const SET_EX: Workload = built_in("SET EX 60", SET, SET);
-pub const TOKENBUCKET_GRANTED: Workload = granted("RL.TOKENBUCKET granted", TOKENBUCKET);
-pub const FIXEDWINDOW_GRANTED: Workload = granted("RL.FIXEDWINDOW granted", FIXEDWINDOW);
-pub const SLIDING_GRANTED: Workload = granted("RL.SLIDING granted", SLIDING);
-pub const SLIDINGLOG_GRANTED: Workload = granted("RL.SLIDINGLOG granted", SLIDINGLOG);
+pub const TOKENBUCKET_GRANTED: Workload =
+    granted("RL.TOKENBUCKET granted", TOKENBUCKET, TOKENBUCKET_USED);
+pub const FIXEDWINDOW_GRANTED: Workload =
+    granted("RL.FIXEDWINDOW granted", FIXEDWINDOW, FIXEDWINDOW);
+pub const SLIDING_GRANTED: Workload = granted("RL.SLIDING granted", SLIDING, SLIDING);
+pub const SLIDINGLOG_GRANTED: Workload = granted("RL.SLIDINGLOG granted", SLIDINGLOG, SLIDINGLOG);
 
 /// Every command, in the order of the tables.
 pub const ALL: [Workload; 20] = [
@@ -94,7 +110,7 @@ pub const ALL: [Workload; 20] = [
     SET_EX,
     TOKENBUCKET_GRANTED,
     denied("RL.TOKENBUCKET denied", "RL.TOKENBUCKET key:__rand_int__ 1 1/1d"),
-    granted("RL.LEAKYBUCKET granted", "RL.LEAKYBUCKET key:__rand_int__ 1000000 100/60"),
+    granted("RL.LEAKYBUCKET granted", LEAKYBUCKET, LEAKYBUCKET_USED),
     denied("RL.LEAKYBUCKET denied", "RL.LEAKYBUCKET key:__rand_int__ 1 1/1d"),
     FIXEDWINDOW_GRANTED,
     denied("RL.FIXEDWINDOW denied", "RL.FIXEDWINDOW key:__rand_int__ 1 1d"),
@@ -102,28 +118,20 @@ pub const ALL: [Workload; 20] = [
     denied("RL.SLIDING denied", "RL.SLIDING key:__rand_int__ 1 1d"),
     SLIDINGLOG_GRANTED,
     denied("RL.SLIDINGLOG denied", "RL.SLIDINGLOG key:__rand_int__ 1 1d"),
-    granted("RL.MULTI of 3 granted", MULTI),
+    granted("RL.MULTI of 3 granted", MULTI, MULTI_USED),
     Workload {
         decides: Decides::Nothing,
-        prepare: TOKENBUCKET,
-        ..granted("RL.PEEK", "RL.PEEK key:__rand_int__")
+        ..granted("RL.PEEK", "RL.PEEK key:__rand_int__", TOKENBUCKET_USED)
     },
-    granted("CL.THROTTLE granted", THROTTLE),
+    granted("CL.THROTTLE granted", THROTTLE, THROTTLE_USED),
     lua(
         "Lua token bucket",
-        "EVALSHA __script__ 1 key:__rand_int__ 1000000 100 60",
+        "EVALSHA __script__ 1 key:__rand_int__ 1000000 100 60 1",
+        "EVALSHA __script__ 1 key:__rand_int__ 1000000 100 60 100000",
         include_str!("lua/token_bucket.lua"),
     ),
-    lua(
-        "Lua sliding log",
-        "EVALSHA __script__ 1 key:__rand_int__ 100000 60000",
-        include_str!("lua/sliding_log.lua"),
-    ),
-    lua(
-        "Lua fixed window",
-        "EVALSHA __script__ 1 key:__rand_int__ 1000000 60",
-        include_str!("lua/fixed_window.lua"),
-    ),
+    lua("Lua sliding log", LUA_LOG, LUA_LOG, include_str!("lua/sliding_log.lua")),
+    lua("Lua fixed window", LUA_WINDOW, LUA_WINDOW, include_str!("lua/fixed_window.lua")),
 ];
 
 /// The three calls that decide what RL.MULTI of 3 does.
@@ -134,7 +142,7 @@ pub const REDIS_CELL: Workload = Workload {
     name: "redis-cell's CL.THROTTLE",
     origin: Origin::RedisCell,
     decides: Decides::Nothing,
-    ..granted("", THROTTLE)
+    ..granted("", THROTTLE, THROTTLE_USED)
 };
 
 /// A workload whose keys are there and whose script is loaded: ready to be sent.
