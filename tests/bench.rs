@@ -129,7 +129,7 @@ fn change_kept(file: &PathBuf, change: impl Fn(f64) -> f64) {
 #[test]
 fn more_instructions_than_were_kept_are_an_error() {
     let out = tempfile::tempdir().unwrap();
-    let check = "instructions --check --calls 1000";
+    let check = "instructions --check --calls 5000";
     assert!(printed(out.path(), check).contains("skipped: instructions.tsv has no"));
     if !has("valgrind") {
         return;
@@ -139,7 +139,7 @@ fn more_instructions_than_were_kept_are_an_error() {
     let count = program()
         .arg("--out")
         .arg(out.path())
-        .args(["instructions", "--calls", "1000", "--only", denied])
+        .args(["instructions", "--calls", "5000", "--only", denied])
         .output()
         .unwrap();
     assert!(count.status.success(), "{count:?}");

@@ -4,7 +4,6 @@ use std::env::consts::{ARCH, OS};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::thread::available_parallelism;
 
 use anyhow::{Context, Result};
 
@@ -34,11 +33,13 @@ impl Build {
 
 /// Where and when something was measured, in a line of the page.
 pub fn circumstances() -> String {
-    let cores = available_parallelism().map_or(1, |cores| cores.get());
+    // Of the machine: this program may be bound to one of them.
+    let cores = output(Command::new("getconf").arg("_NPROCESSORS_ONLN"));
+    let cores = cores.unwrap_or_else(|_| "?".into());
     let date = output(Command::new("date").args(["-u", "+%Y-%m-%d"]));
     let date = date.unwrap_or_else(|_| "an unknown day".into());
     let version = env!("CARGO_PKG_VERSION");
-    format!("redis-rl {version}, {}; {}, {cores} cores, {OS} {ARCH}; {date}", rustc(), processor())
+    format!("redis-rl {version}, {}; {}, cores: {cores}, {OS} {ARCH}; {date}", rustc(), processor())
 }
 
 /// `rustc 1.90.0`: a module is built by the compiler that is there.

@@ -204,11 +204,11 @@ pub fn report(results: &Results, options: &Options, pinning: &Pinning, out: &Pat
         chart::draw(out, server, &results.bars())?;
     }
     let body = format!(
-        "{how}. {rounds} rounds of {requests} requests, {keys} keys.\n\n{throughput}\n\n{multi}\n\n{promised}"
+        "{how}. Rounds: {rounds}, requests: {requests}, keys: {keys}.\n\n{throughput}\n\n{multi}\n\n{promised}"
     );
     page::put(out, page::THROUGHPUT, server, &body)?;
     let body = format!(
-        "{how}. {rounds} rounds of {unpipelined} requests.\n\n{latency}\n\n{latency_promised}"
+        "{how}. Rounds: {rounds}, requests: {unpipelined}.\n\n{latency}\n\n{latency_promised}"
     );
     let page = page::put(out, page::LATENCY, server, &body)?;
     println!("{}", page.display());
