@@ -22,7 +22,7 @@ const CALLS: &[(&str, Kind)] = &[
     ("RL.INFO k", Kind::Looks),
 ];
 
-const INTERNAL: &[&str] = &["RL._APPLY k effect", "RL._RESTORE k state"];
+const INTERNAL: &[&str] = &["RL._ADD k effect", "RL._RESTORE k state"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -157,13 +157,13 @@ fn patterns_of_keys_hold_for_every_command() {
         assert!(is_denied(&mut connection, &multi), "{multi}");
         assert!(is_denied(&mut connection, &format!("RL.RESET {keys}")), "{keys}");
         let effects: Vec<_> = keys.split(' ').map(|key| format!("{key} effect")).collect();
-        assert!(is_denied(&mut connection, &format!("RL._APPLY {}", effects.join(" "))), "{keys}");
+        assert!(is_denied(&mut connection, &format!("RL._ADD {}", effects.join(" "))), "{keys}");
     }
     // The words after the keys are none, whatever they look like.
     let multi = "RL.MULTI 2 mine:1 mine:2 SLIDING 9 1m TOKENBUCKET 9 9 COST 2";
     assert!(!is_denied(&mut connection, multi));
     assert!(!is_denied(&mut connection, "RL.RESET mine:1 mine:2 mine:3"));
-    assert!(!is_denied(&mut connection, "RL._APPLY mine:1 theirs:1"));
+    assert!(!is_denied(&mut connection, "RL._ADD mine:1 theirs:1"));
     let mut all = server.connection().unwrap();
     assert_eq!(send::<Vec<String>>(&mut all, "KEYS theirs:*"), [""; 0], "nothing was taken");
 }
@@ -217,8 +217,8 @@ fn the_server_finds_the_keys_of_every_command_and_what_is_done_to_them() {
         ("RL.MULTI 2 a b SLIDING 1 1 SLIDING 1 1 COST 2 FORCE", "a b", update),
         ("RL.THROTTLE a 1 1 1 1", "a", update),
         ("CL.THROTTLE a 1 1 1", "a", update),
-        ("RL._APPLY a x", "a", update),
-        ("RL._APPLY a x b y c z", "a b c", update),
+        ("RL._ADD a x", "a", update),
+        ("RL._ADD a x b y c z", "a b c", update),
         ("RL._RESTORE a x", "a", update),
     ] {
         let keys: Vec<_> = keys.split(' ').map(str::to_owned).collect();
@@ -288,7 +288,7 @@ fn internal_commands_reach_a_replica_and_an_append_only_file_whatever_users_may(
         .start()
         .unwrap();
     replica.wait_for_sync(&primary).unwrap();
-    let no_internals = "ACL SETUSER default -rl._apply -rl._restore";
+    let no_internals = "ACL SETUSER default -rl._add -rl._restore";
     for server in [&primary, &replica] {
         send::<()>(&mut server.connection().unwrap(), no_internals);
     }

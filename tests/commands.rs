@@ -347,7 +347,7 @@ fn the_server_knows_the_commands_as_the_table_declares_them() {
         ("RL.RESET a b c", vec!["a", "b", "c"]),
         ("RL.MULTI 2 a b SLIDING 1 1 SLIDING 1 1", vec!["a", "b"]),
         ("CL.THROTTLE a 1 1 1", vec!["a"]),
-        ("RL._APPLY a effect", vec!["a"]),
+        ("RL._ADD a effect", vec!["a"]),
         ("RL._RESTORE a state", vec!["a"]),
     ] {
         let found: Vec<String> = send(&mut connection, &format!("COMMAND GETKEYS {line}"));

@@ -54,7 +54,7 @@ fn bad_input_gets_a_clear_error_and_changes_nothing() {
         ("RL.PEEK k FORCE", "ERR unknown option, it must be one of COST, AT"),
         ("RL.REFUND k -1", &format!("ERR units {units}")),
         ("RL.INFO k COST 1", "ERR unknown option, it must be one of AT"),
-        ("RL._APPLY k nonsense", "ERR effect must be"),
+        ("RL._ADD k nonsense", "ERR effect must be"),
         ("RL._RESTORE k nonsense", "ERR state must be"),
         ("RL.TOKENBUCKET", "ERR wrong number of arguments"),
         ("RL.TOKENBUCKET k 1", "ERR wrong number of arguments"),

@@ -596,7 +596,7 @@ fn effects() -> Vec<Vec<u8>> {
     let (mut rest, mut effects) = (&file[..], Vec::new());
     while !rest.is_empty() {
         let words = next_command(&mut rest);
-        if words[0] == b"RL._APPLY" {
+        if words[0] == b"RL._ADD" {
             effects.push(words[2].to_vec());
         }
     }
@@ -641,7 +641,7 @@ fn random_effects_of_the_internal_command_are_refused_or_make_a_limiter() {
     let connection = &mut *connection.borrow_mut();
 
     // One that is none among others: nothing is applied.
-    let words: [&[u8]; 5] = [b"RL._APPLY", b"a", &effects[0], b"b", &effects[0][1..]];
+    let words: [&[u8]; 5] = [b"RL._ADD", b"a", &effects[0], b"b", &effects[0][1..]];
     assert!(try_send::<()>(connection, &words).is_err());
     assert!(try_send::<()>(connection, &words[..4]).is_err());
     assert_no_memory_was_taken(&server, connection, before);
@@ -655,7 +655,7 @@ fn apply(connection: &mut Connection, state: &[u8], effect: &[u8]) -> Result<(),
             try_send::<()>(connection, &[b"RL._RESTORE", b"k", state]).unwrap();
         }
         let before = digest(connection, "k");
-        match try_send::<()>(connection, &[b"RL._APPLY", b"k", effect]) {
+        match try_send::<()>(connection, &[b"RL._ADD", b"k", effect]) {
             Err(error) => {
                 let error = text(&error);
                 let expected = error == "ERR effect must be 42 bytes as a grant replicates them"

@@ -363,7 +363,7 @@ fn what_changes_nothing_writes_nothing() {
     }
     assert_eq!(server.cost("RL.RESET other"), 0);
     assert_eq!(server.cost("RL.RESET TOKENBUCKET any"), 0, "a foreign key among them");
-    assert_eq!(server.cost("RL._APPLY any effect"), 0);
+    assert_eq!(server.cost("RL._ADD any effect"), 0);
     assert_eq!(server.cost("RL._RESTORE any state"), 0);
     assert!(server.cost("RL.RESET TOKENBUCKET") > 0);
     assert_agree(&server.primary, &[("the replica", &server.replica)]);
@@ -412,7 +412,7 @@ fn what_several_keys_give_is_written_as_one() {
         file.last().unwrap().iter().skip(1).step_by(2).cloned().collect::<Vec<_>>(),
         ["a", "b", "c"]
     );
-    assert!(names(file.last().unwrap()).starts_with("RL._APPLY "), "{file:?}");
+    assert!(names(file.last().unwrap()).starts_with("RL._ADD "), "{file:?}");
 
     // In a transaction and in a script, what is taken stands between MULTI and EXEC.
     let one = format!("RL.SLIDING d 5 1m AT {T0}");
@@ -439,17 +439,17 @@ fn what_several_keys_give_is_written_as_one() {
         file.iter().map(|command| command[..2.min(command.len())].join(" ")).collect();
     let expected = [
         "MULTI",
-        "RL._APPLY a",
-        "RL._APPLY d",
+        "RL._ADD a",
+        "RL._ADD d",
         "EXEC",
         "MULTI",
-        "RL._APPLY d",
-        "RL._APPLY e",
+        "RL._ADD d",
+        "RL._ADD e",
         "EXEC",
         "SET b",
         "MULTI",
         "DEL b",
-        "RL._APPLY a",
+        "RL._ADD a",
         "EXEC",
     ];
     let tail: Vec<_> = heads[heads.len() - expected.len()..]
@@ -532,8 +532,7 @@ fn a_replica_answers_looks_and_refuses_to_decide() {
         assert_refused(&mut replica, &format!("RL.RESET {key}"));
     }
     assert_refused(&mut replica, "RL.MULTI 2 a b SLIDING 5 1m SLIDING 5 1m");
-    for command in
-        ["CL.THROTTLE a 1 1 1", "RL.THROTTLE a 1 1 1", "RL._APPLY a b", "RL._RESTORE a b"]
+    for command in ["CL.THROTTLE a 1 1 1", "RL.THROTTLE a 1 1 1", "RL._ADD a b", "RL._RESTORE a b"]
     {
         assert_refused(&mut replica, command);
     }

@@ -1,4 +1,4 @@
-//! `RL._APPLY key effect [key effect ...]` and `RL._RESTORE key state`: what replicas, the append-only file and
+//! `RL._ADD key effect [key effect ...]` and `RL._RESTORE key state`: what replicas, the append-only file and
 //! migrating slots are sent.
 //!
 //! A grant or a refund replicates its effect. [`apply`] is the one function through which an effect reaches a key, on
@@ -12,12 +12,12 @@ use crate::limiter::codec::{self, Change, Effect};
 use crate::redis::{Arg, Args, Call, Held, Key};
 
 /// The internal command that applies effects.
-pub const APPLY_COMMAND: &CStr = c"RL._APPLY";
+pub const ADD_COMMAND: &CStr = c"RL._ADD";
 
 /// Applies an effect, and tells it to those who follow.
 pub fn apply_and_replicate(call: &Call<'_>, key: &mut Key<'_>, effect: &Effect) {
     apply(key, effect);
-    call.replicate(APPLY_COMMAND, key.name(), || effect.encode());
+    call.replicate(ADD_COMMAND, key.name(), || effect.encode());
 }
 
 /// Applies an effect.
@@ -28,8 +28,8 @@ pub fn apply(key: &mut Key<'_>, effect: &Effect) {
     }
 }
 
-/// `RL._APPLY key effect [key effect ...]`
-pub fn run_apply(call: &Call<'_>) -> Result<(), Error> {
+/// `RL._ADD key effect [key effect ...]`
+pub fn run_add(call: &Call<'_>) -> Result<(), Error> {
     // All are checked before the first is applied. No key stays open meanwhile, since a caller may name one twice.
     for_each_effect(call.args(), |name, effect| {
         state_for(&mut Key::write(call, name), &effect.limits, effect.at, Strings::OfRedisCell)?;

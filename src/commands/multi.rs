@@ -2,7 +2,7 @@
 
 use super::decide::{Strings, read_limits, row, row_as_it_stands, state_for};
 use super::errors::Error;
-use super::internal::{APPLY_COMMAND, apply};
+use super::internal::{ADD_COMMAND, apply};
 use super::options::{Options, Word};
 use crate::limiter::codec::{Change, Effect};
 use crate::limiter::limits::parse_integer;
@@ -144,7 +144,7 @@ fn take_all(
             batch.push(ask.name, || effect.encode());
         }
     }
-    batch.replicate(APPLY_COMMAND);
+    batch.replicate(ADD_COMMAND);
     Ok(())
 }
 

@@ -96,7 +96,7 @@ const INTERNAL: Command = Command {
     complexity: c"O(1)",
     since: c"0.1.0",
     presence: Presence::Always,
-    handler: handler!(internal::run_apply),
+    handler: handler!(internal::run_add),
 };
 
 /// All commands.
@@ -227,14 +227,14 @@ pub const TABLE: &[Command] = &[
         ..deciding(c"", "", &[], c"", c"O(1)", handler!(throttle::run))
     },
     Command {
-        name: internal::APPLY_COMMAND,
+        name: internal::ADD_COMMAND,
         syntax: "key effect [key effect ...]",
         arity: -3,
         keys: Keys::Pairs,
         args: &[Argument::required(c"effects", Kind::Block(EFFECT)).repeated()],
         summary: c"Internal: applies what grants or refunds did on the primary",
         complexity: c"O(keys)",
-        handler: handler!(internal::run_apply),
+        handler: handler!(internal::run_add),
         ..INTERNAL
     },
     Command {

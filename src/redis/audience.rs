@@ -104,8 +104,7 @@ unsafe fn has_no_audience(ctx: *mut raw::RedisModuleCtx) -> bool {
     const LISTENING: u32 = raw::REDISMODULE_CTX_FLAGS_AOF | raw::REDISMODULE_CTX_FLAGS_CLUSTER;
     // SAFETY: the caller vouches for the context.
     let flags = unsafe { api::get_context_flags(ctx) }.cast_unsigned();
-    if flags & (LISTENING | raw::REDISMODULE_CTX_FLAGS_MASTER) != raw::REDISMODULE_CTX_FLAGS_MASTER
-    {
+    if flags & LISTENING != 0 {
         return false;
     }
     // SAFETY: as above; the name is a C string.
