@@ -27,6 +27,8 @@ pub struct Case {
     /// How many keys are taken in turn, and how often each is prepared.
     pub keys: u64,
     pub times: u64,
+    /// The server's functions that do not count, with all that they call.
+    pub without: &'static [&'static str],
 }
 
 /// Fails where valgrind is missing, before anything is measured.
@@ -50,8 +52,12 @@ impl Case {
         // A forked child would write its own file: the number of the process tells them apart.
         let file = format!("--callgrind-out-file={}/%p", folder.path().display());
         let builder = self.server.clone().setting("hz 1").setting("auto-aof-rewrite-percentage 0");
-        let mut server =
-            builder.under(["valgrind", "--quiet", "--tool=callgrind", &file]).start()?;
+        let mut valgrind =
+            ["valgrind", "--quiet", "--tool=callgrind", &file].map(str::to_owned).to_vec();
+        valgrind.extend(self.without.iter().map(|name| format!("--toggle-collect={name}")));
+        // A function to toggle at would switch counting off until it is entered.
+        valgrind.push("--collect-atstart=yes".into());
+        let mut server = builder.under(valgrind.iter().map(String::as_str)).start()?;
         let pid = server.pid().context("the server has no process")?;
         self.send(&server, calls)?;
         server.shutdown(false)?;
