@@ -66,7 +66,7 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<()> {
     match &options.what {
-        What::Throughput(throughput) => throughput::run(throughput, &options.out),
+        What::Throughput(throughput) => throughput::bench(throughput, &options.out),
         What::Memory(memory) => memory::run(memory, &options.out),
         What::Instructions(instructions) => instructions::run(instructions, &options.out),
     }

@@ -9,8 +9,8 @@ use crate::machine::{Build, Pinning, circumstances};
 use crate::page::{self, grouped, table};
 use crate::promises::{ByServer, Good, Promise, for_server, on_redis_7, render};
 use crate::redis_benchmark::Report;
-use crate::throughput::{ALONE, APPEND_ONLY, Options, Point, Sample, Setting};
-use crate::workload::{self, Origin, SET_EX};
+use crate::throughput::{ALONE, APPEND_ONLY, Options, Point, Sample, Unpipelined};
+use crate::workload::{self, Origin};
 
 const TOGETHER: &str = "RL.MULTI of 3 granted";
 const TOKENBUCKET: &str = "RL.TOKENBUCKET granted";
@@ -21,21 +21,24 @@ impl Point {
     }
 
     fn requests_per_second(&self) -> f64 {
-        self.median(|sample| sample.pipelined.requests_per_second)
+        self.median(|sample| sample.requests_per_second)
     }
 
-    /// The median of the rounds' ratios of a figure.
-    fn ratio(&self, other: &Self, figure: impl Fn(&Sample) -> f64) -> f64 {
-        let pairs = self.rounds.iter().zip(&other.rounds);
-        median(pairs.map(|(ours, theirs)| figure(ours) / figure(theirs)).collect())
+    fn of_set_ex(&self) -> f64 {
+        self.median(|sample| sample.of_set_ex)
     }
 
-    fn throughput_ratio(&self, other: &Self) -> f64 {
-        self.ratio(other, |sample| sample.pipelined.requests_per_second)
+    fn p99_of_ping(&self) -> f64 {
+        self.unpipelined_median(|unpipelined| unpipelined.p99_of_ping)
+    }
+
+    fn unpipelined_median(&self, figure: impl Fn(&Unpipelined) -> f64) -> f64 {
+        self.median(|sample| sample.unpipelined.as_ref().map_or(f64::NAN, &figure))
     }
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
+/// The middle one, or the mean of both.
+pub fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     let middle =
         figures.get((figures.len().max(1) - 1) / 2..=figures.len() / 2).unwrap_or_default();
@@ -53,42 +56,25 @@ impl Results {
         self.points.iter().find(|point| point.name == name)
     }
 
-    /// What a setting's points are compared with: SET EX in the same setting.
-    fn yardstick(&self, setting: Setting) -> Option<&Point> {
-        self.points
-            .iter()
-            .find(|point| point.setting == setting && point.workload.name == SET_EX.name)
-    }
-
-    /// How many times the throughput of another point.
-    fn ratio(&self, name: &str, other: &str) -> Option<f64> {
-        Some(self.find(name)?.throughput_ratio(self.find(other)?))
+    /// How many times the throughput of SET EX.
+    fn of_set_ex(&self, name: &str) -> Option<f64> {
+        Some(self.find(name)?.of_set_ex())
     }
 
     /// How many times as many users RL.MULTI decides on as the three calls alone, whose times add up.
-    fn multi_ratio(&self) -> Option<f64> {
-        let alone: Option<Vec<_>> = workload::OF_MULTI
+    fn multi_ratio(&self, alone: &str) -> Option<f64> {
+        let alone = workload::OF_MULTI
             .iter()
-            .map(|part| self.find(&format!("{ALONE}{}", part.name)))
-            .collect();
-        let (together, alone) = (self.find(TOGETHER)?, alone?);
-        let per_second = |point: &Point, round: usize| {
-            point.rounds.get(round).map_or(f64::NAN, |sample| sample.pipelined.requests_per_second)
-        };
-        let rounds = (0..together.rounds.len()).map(|round| {
-            let seconds: f64 = alone.iter().map(|point| 1.0 / per_second(point, round)).sum();
-            per_second(together, round) * seconds
-        });
-        Some(median(rounds.collect()))
+            .map(|part| Some(1.0 / self.of_set_ex(&format!("{alone}{}", part.name))?));
+        Some(self.of_set_ex(TOGETHER)? * alone.sum::<Option<f64>>()?)
     }
 
     fn throughput(&self) -> String {
         let rows = self.points.iter().map(|point| {
-            let ratio = self.yardstick(point.setting).map(|other| point.throughput_ratio(other));
             [
                 point.name.clone(),
                 grouped(point.requests_per_second()),
-                ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}x")),
+                format!("{:.2}x", point.of_set_ex()),
                 format!("{:.2}", point.median(|sample| sample.processor_us)),
             ]
         });
@@ -96,33 +82,18 @@ impl Results {
     }
 
     fn latency(&self) -> String {
-        let ping = self.find("PING");
         let rows = self.points.iter().filter(|point| point.unpipelined).map(|point| {
-            let ratio = ping.map_or(f64::NAN, |ping| point.ratio(ping, p99));
+            let median = |of: fn(&Report) -> f64| point.unpipelined_median(|all| of(&all.report));
             [
                 point.name.clone(),
-                grouped(point.median(|sample| {
-                    unpipelined(sample).map_or(f64::NAN, |run| run.requests_per_second)
-                })),
-                format!("{:.3}", point.median(p50)),
-                format!("{:.3}", point.median(p99)),
-                format!("{ratio:.2}x"),
+                grouped(median(|report| report.requests_per_second)),
+                format!("{:.3}", median(|report| report.p50_ms)),
+                format!("{:.3}", median(|report| report.p99_ms)),
+                format!("{:.2}x", point.p99_of_ping()),
             ]
         });
         table(["command", "requests/s", "p50 ms", "p99 ms", "p99 of PING's"], rows)
     }
-}
-
-fn unpipelined(sample: &Sample) -> Option<Report> {
-    sample.unpipelined
-}
-
-fn p50(sample: &Sample) -> f64 {
-    unpipelined(sample).map_or(f64::NAN, |report| report.p50_ms)
-}
-
-fn p99(sample: &Sample) -> f64 {
-    unpipelined(sample).map_or(f64::NAN, |report| report.p99_ms)
 }
 
 /// A promise about how many times one is of another: the least, and the aim, for each server.
@@ -130,9 +101,10 @@ type Ratio = ByServer<(f64, f64)>;
 
 fn throughput_promises(results: &Results) -> Vec<Promise> {
     let simple: Ratio = on_redis_7((0.85, 1.0));
-    let of_set_ex = |name: &str| results.ratio(name, SET_EX.name);
-    let append_only = |name: &str| format!("{APPEND_ONLY}{name}");
-    let promised: [(String, Ratio, Option<f64>); 8] = [
+    let of_set_ex = |name: &str| results.of_set_ex(name);
+    let of_lua = |name: &str| Some(of_set_ex(TOKENBUCKET)? / of_set_ex(name)?);
+    let multi: Ratio = on_redis_7((1.1, 1.4));
+    let promised: [(String, Ratio, Option<f64>); 9] = [
         (
             "RL.TOKENBUCKET granted, of SET EX".into(),
             [Some((1.0, 1.1)), Some((0.80, 0.87)), Some((0.78, 0.85))],
@@ -145,14 +117,19 @@ fn throughput_promises(results: &Results) -> Vec<Promise> {
         (
             "RL.TOKENBUCKET granted, of the Lua token bucket".into(),
             [Some((4.2, 5.0)), Some((3.7, 5.0)), Some((6.0, 6.0))],
-            results.ratio(TOKENBUCKET, "Lua token bucket"),
+            of_lua("Lua token bucket"),
         ),
         (
             "with appendonly yes, of SET EX under the same".into(),
             on_redis_7((0.90, 1.0)),
-            results.ratio(&append_only(TOKENBUCKET), &append_only(SET_EX.name)),
+            of_set_ex(&format!("{APPEND_ONLY}{TOKENBUCKET}")),
         ),
-        ("RL.MULTI of 3, of the three alone".into(), on_redis_7((1.1, 1.4)), results.multi_ratio()),
+        ("RL.MULTI of 3, of the three alone".into(), multi, results.multi_ratio("")),
+        (
+            "RL.MULTI of 3, of the three alone in pipelines thrice as long".into(),
+            multi,
+            results.multi_ratio(ALONE),
+        ),
     ];
     let server = &results.build.name;
     let promises = promised.into_iter().filter_map(|(what, promised, measured)| {
@@ -167,13 +144,10 @@ fn latency_promises(results: &Results) -> Vec<Promise> {
     let Some((least, aim)) = for_server(&results.build.name, on_redis_7((1.25, 1.1))) else {
         return Vec::new();
     };
-    let Some(ping) = results.find("PING") else {
-        return Vec::new();
-    };
     let ours = results.points.iter().filter(|point| {
         point.unpipelined && point.workload.origin == Origin::Module && point.name != TOGETHER
     });
-    let ratios = ours.map(|point| (point.ratio(ping, p99), &point.name));
+    let ratios = ours.map(|point| (point.p99_of_ping(), &point.name));
     let worst = ratios.max_by(|(one, _), (other, _)| one.total_cmp(other));
     let promise = worst.map(|(measured, name)| Promise {
         what: format!("p99 of PING's, the worst command of one limit ({name})"),
@@ -188,8 +162,13 @@ fn latency_promises(results: &Results) -> Vec<Promise> {
 
 pub fn report(results: &Results, options: &Options, pinning: &Pinning, out: &Path) -> Result<()> {
     let throughput = results.throughput();
-    let multi = results.multi_ratio().unwrap_or(f64::NAN);
-    let multi = format!("RL.MULTI of 3 decides as fast as {multi:.2} times the three calls alone.");
+    let multi = |alone| results.multi_ratio(alone).unwrap_or(f64::NAN);
+    let multi = format!(
+        "RL.MULTI of 3 decides on {:.2} times as many users as the three calls alone, and {:.2} times as many where their \
+         pipelines are thrice as long, so that as many users are in one.",
+        multi(""),
+        multi(ALONE)
+    );
     let promised = render(&throughput_promises(results));
     let latency = results.latency();
     let latency_promised = render(&latency_promises(results));
@@ -226,9 +205,7 @@ impl Results {
             name: point.name.clone(),
             origin: point.workload.origin,
             requests_per_second: point.requests_per_second(),
-            ratio: self
-                .yardstick(point.setting)
-                .map_or(f64::NAN, |other| point.throughput_ratio(other)),
+            ratio: point.of_set_ex(),
         });
         bars.collect()
     }

@@ -3,13 +3,17 @@
 //! ```text
 //! for each round, for each setting (plain, append-only file, replica, redis-cell)
 //!     a fresh server
-//!     for each command     fill with keys; redis-benchmark in pipelines; redis-benchmark without
+//!     for each command     fill with keys, and
+//!                          several times in turn:  SET EX, the command      in pipelines
+//!                                                  PING, the command        without
 //! a figure  = the median over the rounds
-//! a ratio   = the median of the rounds' ratios, so that a slow minute of the machine slows both
+//! a ratio   = the command to what took turns with it, a quarter of a second before; the median over the rounds
 //! ```
 //!
-//! Three calls beside one RL.MULTI are measured one after the other in pipelines thrice as long, since three times as many
-//! commands go into what one pipeline of RL.MULTI decides; their times are added up.
+//! So a machine's slow second slows both sides of a ratio. Two commands are compared by their ratios, too.
+//!
+//! The times of the three calls beside one RL.MULTI are added up. They are measured in pipelines thrice as long, too, since three
+//! times as many commands go into what one pipeline of RL.MULTI decides.
 
 use std::path::{Path, PathBuf};
 
@@ -20,10 +24,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::machine::{Build, Pinning};
 use crate::redis_benchmark::{self, Report, Run};
 use crate::replica::Replica;
-use crate::results::{Results, report};
+use crate::results::{Results, median, report};
 use crate::server::{Builder, Server, info};
 use crate::workload::{
-    self, Decisions, PIPELINE, REDIS_CELL, SET_EX, TOKENBUCKET_GRANTED, Workload, processor_seconds,
+    self, Decisions, PING_YARDSTICK, PIPELINE, REDIS_CELL, Ready, SET_EX, SET_YARDSTICK,
+    TOKENBUCKET_GRANTED, Workload, processor_seconds,
 };
 
 #[derive(Args)]
@@ -32,10 +37,10 @@ pub struct Options {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub rounds: u32,
     /// How many requests redis-benchmark sends of a command in pipelines.
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub requests: u64,
     /// How many it sends without pipelines.
-    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub unpipelined: u64,
     /// How many keys there are.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
@@ -73,16 +78,29 @@ pub struct Point {
 /// What one round says of a point.
 #[derive(Clone, Copy)]
 pub struct Sample {
-    pub pipelined: Report,
+    pub requests_per_second: f64,
+    /// How many times the throughput of SET EX.
+    pub of_set_ex: f64,
     pub processor_us: f64,
-    pub unpipelined: Option<Report>,
+    pub unpipelined: Option<Unpipelined>,
 }
+
+/// What one round says of a point without pipelines.
+#[derive(Clone, Copy)]
+pub struct Unpipelined {
+    pub report: Report,
+    /// How many times PING's 99th percentile.
+    pub p99_of_ping: f64,
+}
+
+/// How often a command and what it is compared with take turns in a round.
+const TURNS: u64 = 5;
 
 pub const APPEND_ONLY: &str = "appendonly yes: ";
 const REPLICATED: &str = "a replica attached: ";
-pub const ALONE: &str = "alone: ";
+pub const ALONE: &str = "pipelines of 48: ";
 
-pub fn run(options: &Options, out: &Path) -> Result<()> {
+pub fn bench(options: &Options, out: &Path) -> Result<()> {
     redis_benchmark::require()?;
     if let Some(cell) = &options.cell {
         ensure!(cell.is_file(), "CELL is {}, which is no file", cell.display());
@@ -177,20 +195,69 @@ impl Setting {
 impl Point {
     fn measure(&self, server: &Server, options: &Options) -> Result<Sample> {
         let mut connection = server.connection()?;
+        workload::empty(&mut connection)?;
+        let set_ex = SET_YARDSTICK.prepare(&mut connection, options.keys, 1)?;
+        let ping = PING_YARDSTICK.prepare(&mut connection, 1, 1)?;
         let ready = self.workload.prepare(&mut connection, options.keys, 1)?;
-        let mut measure = |requests, pipeline| -> Result<(Report, f64)> {
-            let before = info(&mut connection, "everything")?;
-            let words = ready.words();
-            let run = Run { port: server.port(), words, keys: options.keys, requests, pipeline };
-            let report = run.measure()?;
-            let after = info(&mut connection, "everything")?;
+        let mut info = || info(&mut connection, "everything");
+        let mut own = |requests, pipeline| -> Result<(Report, f64)> {
+            let before = info()?;
+            let report = run(server, &ready, options, requests, pipeline)?;
+            let after = info()?;
             self.workload.check(Decisions::of(&before), Decisions::of(&after), requests)?;
-            let seconds = processor_seconds(&after)? - processor_seconds(&before)?;
-            Ok((report, seconds * 1e6 / requests as f64))
+            Ok((report, processor_seconds(&after)? - processor_seconds(&before)?))
         };
-        let (pipelined, processor_us) = measure(options.requests, self.pipeline)?;
-        let unpipelined =
-            if self.unpipelined { Some(measure(options.unpipelined, 1)?.0) } else { None };
-        Ok(Sample { pipelined, processor_us, unpipelined })
+
+        let requests = options.requests.div_ceil(TURNS);
+        let (mut ours, mut theirs, mut processor) = (0.0, 0.0, 0.0);
+        for _ in 0..TURNS {
+            // As many requests each time: so the times add up.
+            theirs += 1.0 / run(server, &set_ex, options, requests, PIPELINE)?.requests_per_second;
+            let (report, seconds) = own(requests, self.pipeline)?;
+            ours += 1.0 / report.requests_per_second;
+            processor += seconds;
+        }
+        let processor_us = processor * 1e6 / (requests * TURNS) as f64;
+
+        let unpipelined = self.unpipelined.then(|| -> Result<Unpipelined> {
+            let requests = options.unpipelined.div_ceil(TURNS);
+            let turns = (0..TURNS).map(|_| {
+                let theirs = run(server, &ping, options, requests, 1)?;
+                Ok((own(requests, 1)?.0, theirs))
+            });
+            Unpipelined::of(&turns.collect::<Result<Vec<_>>>()?)
+        });
+        Ok(Sample {
+            requests_per_second: TURNS as f64 / ours,
+            of_set_ex: theirs / ours,
+            processor_us,
+            unpipelined: unpipelined.transpose()?,
+        })
     }
+}
+
+impl Unpipelined {
+    /// The median of each figure over turns, a command's report beside PING's.
+    fn of(turns: &[(Report, Report)]) -> Result<Self> {
+        let figure = |of: fn(&(Report, Report)) -> f64| median(turns.iter().map(of).collect());
+        Ok(Self {
+            report: Report {
+                requests_per_second: figure(|(ours, _)| ours.requests_per_second),
+                p50_ms: figure(|(ours, _)| ours.p50_ms),
+                p99_ms: figure(|(ours, _)| ours.p99_ms),
+            },
+            p99_of_ping: figure(|(ours, ping)| ours.p99_ms / ping.p99_ms),
+        })
+    }
+}
+
+fn run(
+    server: &Server,
+    ready: &Ready,
+    options: &Options,
+    requests: u64,
+    pipeline: u64,
+) -> Result<Report> {
+    let (port, words) = (server.port(), ready.words());
+    Run { port, words, keys: options.keys, requests, pipeline }.measure()
 }

@@ -95,6 +95,12 @@ const fn lua(
 }
 
 pub const SET_EX: Workload = built_in("SET EX 60", SET, SET);
+/// The same to keys of its own, which lie beside those of what it is compared with.
+const SET_BESIDE: &str = "SET set:__rand_int__ a-16-byte-string EX 60";
+/// What throughput is compared with.
+pub const SET_YARDSTICK: Workload = built_in(SET_EX.name, SET_BESIDE, SET_BESIDE);
+/// What latency is compared with.
+pub const PING_YARDSTICK: Workload = built_in("PING", "PING", SET_BESIDE);
 pub const TOKENBUCKET_GRANTED: Workload =
     granted("RL.TOKENBUCKET granted", TOKENBUCKET, TOKENBUCKET_USED);
 pub const FIXEDWINDOW_GRANTED: Workload =
@@ -151,9 +157,8 @@ pub struct Ready {
 }
 
 impl Workload {
-    /// Empties the server, and prepares this many keys, each of them so often.
+    /// Prepares this many keys, each of them so often.
     pub fn prepare(&self, connection: &mut Connection, keys: u64, times: u64) -> Result<Ready> {
-        redis::cmd("FLUSHALL").arg("SYNC").query::<()>(connection)?;
         let digest: String = match self.script {
             Some(script) => redis::cmd("SCRIPT").arg("LOAD").arg(script).query(connection)?,
             None => String::new(),
@@ -215,6 +220,11 @@ impl Ready {
         }
         Ok(())
     }
+}
+
+/// Empties the server.
+pub fn empty(connection: &mut Connection) -> Result<()> {
+    Ok(redis::cmd("FLUSHALL").arg("SYNC").query(connection)?)
 }
 
 /// How often the module has granted and denied.

@@ -6,7 +6,7 @@ use super::internal::{ADD_COMMAND, apply};
 use super::options::{Options, Word};
 use crate::limiter::codec::{Change, Effect};
 use crate::limiter::limits::parse_integer;
-use crate::limiter::{self, Algorithm, Decision, Limits, Micros, Request};
+use crate::limiter::{self, Algorithm, Decision, Limits, Micros, Mode, Request};
 use crate::redis::register::Access;
 use crate::redis::{Arg, Args, Call, Key, stats};
 
@@ -16,17 +16,14 @@ pub const MAX_KEYS: u64 = 128;
 /// The options at the end.
 const WORDS: &[Word] = &[Word::Force, Word::At];
 
-/// One limit of the call.
-struct Ask<'a> {
-    name: Arg<'a>,
+/// One limit of the call, and what it is answered.
+struct Part<'a> {
+    key: Key<'a>,
     limits: Limits,
     cost: u64,
-}
-
-/// What it is answered.
-struct Answer<'a> {
-    key: Key<'a>,
     decision: Decision,
+    /// Whether to take what is granted needs memory.
+    grows: bool,
 }
 
 /// Decides several limits at once: all grant, or nothing is taken from any.
@@ -36,50 +33,62 @@ pub fn run(call: &Call<'_>) -> Result<(), Error> {
         call.tell_keys(2, count, Access::Update);
         return Ok(());
     }
-    let (asks, rest) = read_asks(call.args())?;
+    let (mut parts, rest) = read_parts(call)?;
     let options = Options::read_all(rest, WORDS)?;
-    let now = options.now()?;
+    let (now, mode) = (options.now()?, options.request().mode);
 
-    let mut answers = Vec::with_capacity(asks.len());
-    for ask in &asks {
-        let mut key = Key::write(call, ask.name);
-        let state = state_for(&mut key, &ask.limits, now, Strings::Foreign)?;
-        let request = Request { cost: ask.cost, mode: options.request().mode };
-        let decision = limiter::decide(state.as_deref(), &ask.limits, now, request);
-        answers.push(Answer { key, decision });
+    for part in &mut parts {
+        part.decide(now, mode)?;
     }
-    let refused = answers.iter().position(|answer| !answer.decision.allowed);
+    let refused = parts.iter().position(|part| !part.decision.allowed);
     match refused {
         None => {
-            take_all(call, &asks, &mut answers, now)?;
-            reply_granted(call, &answers);
+            take_all(call, &mut parts, now)?;
+            reply_granted(call, &parts);
         }
-        Some(refused) => reply_refused(call, &asks, &mut answers, refused, now),
+        Some(refused) => reply_refused(call, &mut parts, refused, now),
     }
     let granted = refused.is_none();
-    for (ask, answer) in asks.iter().zip(&answers) {
-        if ask.cost > 0 && answer.decision.allowed == granted {
-            stats::count(ask.limits.algorithm(), granted);
+    for part in &parts {
+        if part.cost > 0 && part.decision.allowed == granted {
+            stats::count(part.limits.algorithm(), granted);
         }
     }
     Ok(())
 }
 
-/// Reads `numkeys key [key ...] limit [limit ...]`; what follows is handed back.
-fn read_asks(mut args: Args<'_>) -> Result<(Vec<Ask<'_>>, Args<'_>), Error> {
+impl Part<'_> {
+    fn decide(&mut self, now: Micros, mode: Mode) -> Result<(), Error> {
+        let state = state_for(&mut self.key, &self.limits, now, Strings::Foreign)?;
+        let request = Request { cost: self.cost, mode };
+        self.decision = limiter::decide(state.as_deref(), &self.limits, now, request);
+        self.grows =
+            self.decision.taken > 0 && limiter::must_allocate(state.as_deref(), &self.limits, now);
+        Ok(())
+    }
+}
+
+/// Reads `numkeys key [key ...] limit [limit ...]`, and opens the keys; what follows is handed back.
+fn read_parts<'a>(call: &Call<'a>) -> Result<(Vec<Part<'a>>, Args<'a>), Error> {
+    let mut args = call.args();
     let count = read_count(&mut args)?;
     let names = args.clone().take(count);
     args.by_ref().take(count).for_each(drop);
+    let twice = names_one_twice(names.clone());
 
-    let mut asks: Vec<Ask<'_>> = Vec::with_capacity(count);
+    let mut parts = Vec::with_capacity(count);
     for name in names {
         let (limits, cost) = read_limit(&mut args)?;
-        asks.push(Ask { name, limits, cost });
+        // One that is named twice must not be open twice.
+        if !twice {
+            let key = Key::write(call, name);
+            parts.push(Part { key, limits, cost, decision: Decision::default(), grows: false });
+        }
     }
     if args.peek().is_some_and(|word| Algorithm::read(word).is_some()) {
         return Err(Error::LimitsAndKeys);
     }
-    if names_one_twice(&asks) { Err(Error::SameKey) } else { Ok((asks, args)) }
+    if twice { Err(Error::SameKey) } else { Ok((parts, args)) }
 }
 
 /// Reads `numkeys`, as many keys at least being left.
@@ -89,21 +98,19 @@ fn read_count(args: &mut Args<'_>) -> Result<usize, Error> {
     count.filter(|&count| count <= args.len()).ok_or(Error::NumKeys)
 }
 
-fn names_one_twice(asks: &[Ask<'_>]) -> bool {
+fn names_one_twice<'a>(mut names: impl ExactSizeIterator<Item = Arg<'a>> + Clone) -> bool {
     /// Up to so many names it is quicker to compare all pairs than to sort them.
     const FEW: usize = 8;
-    if asks.len() <= FEW {
-        let is_equal = |one: &Ask<'_>, other: &Ask<'_>| one.name.bytes() == other.name.bytes();
-        let mut rest = asks;
-        while let [first, others @ ..] = rest {
-            if others.iter().any(|other| is_equal(first, other)) {
+    if names.len() <= FEW {
+        while let Some(name) = names.next() {
+            let name = name.bytes();
+            if names.clone().any(|other| other.bytes() == name) {
                 return true;
             }
-            rest = others;
         }
         return false;
     }
-    let mut sorted: Vec<_> = asks.iter().map(|ask| ask.name.bytes()).collect();
+    let mut sorted: Vec<_> = names.map(Arg::bytes).collect();
     sorted.sort_unstable();
     sorted.windows(2).any(|pair| matches!(pair, [one, other] if one == other))
 }
@@ -122,58 +129,42 @@ fn read_limit(args: &mut Args<'_>) -> Result<(Limits, u64), Error> {
 }
 
 /// Takes from all; from none, if there is no memory for one of them.
-fn take_all(
-    call: &Call<'_>,
-    asks: &[Ask<'_>],
-    answers: &mut [Answer<'_>],
-    now: Micros,
-) -> Result<(), Error> {
-    let grows = asks.iter().zip(&mut *answers).any(|(ask, answer)| {
-        let state = answer.key.limiter().map(|limiter| &*limiter);
-        answer.decision.taken > 0 && limiter::must_allocate(state, &ask.limits, now)
-    });
-    if grows && call.is_out_of_memory() {
+fn take_all(call: &Call<'_>, parts: &mut [Part<'_>], now: Micros) -> Result<(), Error> {
+    if parts.iter().any(|part| part.grows) && call.is_out_of_memory() {
         return Err(Error::OutOfMemory);
     }
     let mut batch = call.batch();
-    for (ask, answer) in asks.iter().zip(answers) {
-        if answer.decision.taken > 0 {
-            let change = Change::Grant(answer.decision.taken);
-            let effect = Effect { limits: ask.limits, at: now, change };
-            apply(&mut answer.key, &effect);
-            batch.push(ask.name, || effect.encode());
+    for part in parts {
+        if part.decision.taken > 0 {
+            let change = Change::Grant(part.decision.taken);
+            let effect = Effect { limits: part.limits, at: now, change };
+            apply(&mut part.key, &effect);
+            batch.push(part.key.name(), || effect.encode());
         }
     }
     batch.replicate(ADD_COMMAND);
     Ok(())
 }
 
-fn reply_granted(call: &Call<'_>, answers: &[Answer<'_>]) {
-    let turn = answers.iter().filter_map(|answer| answer.decision.wait).max();
-    reply_head(call, answers.len(), [1, turn.map_or(0, Micros::millis_up), -1]);
-    for answer in answers {
-        call.reply_integers(&row(&answer.decision));
+fn reply_granted(call: &Call<'_>, parts: &[Part<'_>]) {
+    let turn = parts.iter().filter_map(|part| part.decision.wait).max();
+    reply_head(call, parts.len(), [1, turn.map_or(0, Micros::millis_up), -1]);
+    for part in parts {
+        call.reply_integers(&row(&part.decision));
     }
 }
 
-fn reply_refused(
-    call: &Call<'_>,
-    asks: &[Ask<'_>],
-    answers: &mut [Answer<'_>],
-    refused: usize,
-    now: Micros,
-) {
-    let mut refusing = answers.iter().filter(|answer| !answer.decision.allowed);
+fn reply_refused(call: &Call<'_>, parts: &mut [Part<'_>], refused: usize, now: Micros) {
+    let mut refusing = parts.iter().filter(|part| !part.decision.allowed);
     // `None`, a wait without end, makes the whole one endless.
-    let longest = refusing.try_fold(Micros::ZERO, |longest, answer| {
-        answer.decision.wait.map(|wait| wait.max(longest))
-    });
+    let longest = refusing
+        .try_fold(Micros::ZERO, |longest, part| part.decision.wait.map(|wait| wait.max(longest)));
     let refused = i64::try_from(refused).unwrap_or(i64::MAX);
-    reply_head(call, answers.len(), [0, longest.map_or(-1, Micros::millis_up), refused]);
-    for (ask, answer) in asks.iter().zip(answers) {
-        let state = answer.key.limiter().map(|limiter| &*limiter);
-        let look = limiter::decide(state, &ask.limits, now, Request::LOOK);
-        call.reply_integers(&row_as_it_stands(&answer.decision, &look));
+    reply_head(call, parts.len(), [0, longest.map_or(-1, Micros::millis_up), refused]);
+    for part in parts {
+        let state = part.key.limiter().map(|limiter| &*limiter);
+        let look = limiter::decide(state, &part.limits, now, Request::LOOK);
+        call.reply_integers(&row_as_it_stands(&part.decision, &look));
     }
 }
 

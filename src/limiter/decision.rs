@@ -44,7 +44,9 @@ pub enum Mode {
 }
 
 /// What a limiter answers. Nothing is taken yet: see [`super::Limiter::grant`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// The default is that of a request that is still to be decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Decision {
     /// Whether the request is granted.
     pub allowed: bool,

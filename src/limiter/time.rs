@@ -15,7 +15,7 @@ use std::num::NonZeroU64;
 /// The name and the idea of one time type with its unit in its name come from governor
 /// (`src/nanos.rs`). All arithmetic saturates: the largest moment the module accepts is
 /// [`Micros::MAX_MOMENT`], so the ends of the type are 2,000 times further away than any time in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Micros(u64);
 
 impl Micros {
