@@ -35,6 +35,7 @@ pub fn run(call: &Call<'_>, algorithm: Algorithm, words: &'static [Word]) -> Res
 }
 
 /// Decides on an open key, and takes what is granted.
+#[inline]
 pub fn take(
     call: &Call<'_>,
     key: &mut Key<'_>,
@@ -60,6 +61,7 @@ pub fn take(
 }
 
 /// Reads an algorithm's two positional arguments and its options.
+#[inline]
 pub fn read_limits<'a>(
     args: &mut Args<'a>,
     algorithm: Algorithm,
@@ -115,6 +117,7 @@ pub enum Strings {
 
 /// The limiter that a key holds, for a call with these limits. One of another algorithm is an error, unless it is as if
 /// never used: then it counts as none, and a grant replaces it.
+#[inline]
 pub fn state_for<'k>(
     key: &'k mut Key<'_>,
     call: &Limits,

@@ -21,6 +21,7 @@ pub fn apply_and_replicate(call: &Call<'_>, key: &mut Key<'_>, effect: &Effect) 
 }
 
 /// Applies an effect.
+#[inline]
 pub fn apply(key: &mut Key<'_>, effect: &Effect) {
     match effect.change {
         Change::Grant(units) => key.grant(&effect.limits, effect.at, units),

@@ -15,9 +15,9 @@
 //! a time for the owner's use; 96 bits more are the owner's alone. They lie with the entries because every byte beside
 //! them makes the box of every limiter larger, that of a bucket included.
 //!
-//! Pushing at the back and dropping from the front are O(1) amortised. A ring of few entries grows by one, since it seldom
-//! grows and there are many of them; a longer one by an eighth. It shrinks when it is less than half full: at most 24
-//! bytes of memory for an entry of 12 (where there is but one entry, up to four slots).
+//! Pushing at the back and dropping from the front are O(1) amortised. A ring of few entries grows by a quarter, a longer
+//! one by an eighth, and shrinks when it is less than half full: at most 24 bytes of memory for an entry of 12 (where
+//! there is but one entry, up to four slots).
 
 use super::packed::U96;
 use super::time::Micros;
@@ -79,8 +79,8 @@ pub(super) struct Ring {
 const HEADERS: usize = 2;
 /// The slots that a ring keeps even where fewer would do.
 const FEWEST_SLOTS: usize = HEADERS + 2;
-/// Up to so many entries a ring grows by one.
-const FEW_ENTRIES: usize = 16;
+/// Up to so many entries a ring grows by a quarter.
+const FEW_ENTRIES: usize = 32;
 
 impl Ring {
     /// A ring of these entries with no room for more, but for the first.
@@ -208,9 +208,9 @@ impl Ring {
         }
     }
 
-    /// Moves the entries to a block with room for `capacity`, and an eighth more where that are many.
+    /// Moves the entries to a block with room for `capacity`, and some more.
     fn reallocate(&mut self, capacity: usize) {
-        let spare = if capacity > FEW_ENTRIES { capacity >> 3 } else { 0 };
+        let spare = if capacity > FEW_ENTRIES { capacity >> 3 } else { capacity >> 2 };
         let size = capacity.saturating_add(spare).saturating_add(HEADERS);
         let mut slots = Vec::with_capacity(size);
         slots.extend_from_slice(self.slots.get(..HEADERS).unwrap_or_default());
