@@ -96,7 +96,7 @@ impl Clients {
             let Ok(mut connection) = client.get_connection_with_timeout(Duration::from_secs(1))
             else {
                 // It starts again just now.
-                sleep(Duration::from_millis(1));
+                sleep(Duration::from_millis(20));
                 continue;
             };
             while !self.stop.load(SeqCst) && self.port.load(SeqCst) == port {
@@ -231,8 +231,18 @@ fn assert_ran_no_public_command(follower: &Server) {
     assert!(calls["rl._add"] > 0, "it was sent something");
 }
 
+/// Waits until all that was appended is written: it is put off while the disk is busy.
+fn wait_for_write(server: &Server) {
+    let mut connection = connect(server);
+    wait_for("the file to be written", || {
+        Ok(number(&mut connection, "persistence", "aof_buffer_length") == 0)
+    })
+    .unwrap();
+}
+
 fn assert_file_has_no_public_command(server: &Server) {
     if number(&mut connect(server), "persistence", "aof_enabled") == 1 {
+        wait_for_write(server);
         for command in appended(server) {
             assert!(!is_public(&command[0].to_lowercase()), "{command:?}");
         }
@@ -364,7 +374,10 @@ fn a_replica_that_comes_while_a_child_saves_hears_effects_alone() {
 fn links_that_break_under_load_go_on_with_effects_alone() {
     let start = |lane| {
         // However long a server takes to come back, it is not too late to go on.
-        let server = || server().setting("repl-backlog-ttl 3600");
+        let server = || {
+            let patient = server().setting("repl-backlog-ttl 3600").setting("shutdown-timeout 25");
+            patient.setting("repl-backlog-size 1gb")
+        };
         let primary = server().start().unwrap();
         let first = server().replica_of(&primary).start().unwrap();
         let below = server().setting("appendonly yes").replica_of(&first).start().unwrap();
@@ -446,6 +459,7 @@ fn a_file_that_is_switched_on_and_off_under_load_has_effects_alone() {
         });
         let before = held(server);
         assert_agree(server, &[]);
+        wait_for_write(server);
         server.kill();
         server.start_again().unwrap();
         assert_same(&held(server), &before);

@@ -37,7 +37,10 @@ fn program() -> Command {
     let test = env::current_exe().unwrap();
     let path = test.parent().unwrap().with_file_name("examples").join("bench");
     assert!(path.is_file(), "first: cargo build --example bench");
-    Command::new(path)
+    let mut program = Command::new(path);
+    // Its servers run under valgrind, beside those of other tests: waiting is longer.
+    program.env("RL_SLOW", "20");
+    program
 }
 
 fn bench(out: &Path, arguments: &str) -> Output {

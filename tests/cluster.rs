@@ -515,9 +515,10 @@ fn a_slot_that_leaves_a_primary_whom_nobody_hears_takes_effects_alone_with_it() 
             // Now and then it takes so long that the source looks again whether anybody hears it.
             let keep_going =
                 |yes| source.send::<()>(&format!("DEBUG SLOTMIGRATION PREVENT-PAUSE {yes}"));
+            let is_long = step % PRIMARIES == 0;
+            keep_going(u8::from(is_long));
             let ended = migrate_while(source, target, slot, || {
-                if step % PRIMARIES == 0 {
-                    keep_going(1);
+                if is_long {
                     wait_two_seconds(&source.server);
                     load.wait_for_rounds();
                     keep_going(0);

@@ -84,7 +84,7 @@ pub fn run(options: &Options, out: &Path) -> Result<()> {
         ensure!(cell.is_file(), "CELL is {}, which is no file", cell.display());
     }
     println!("{}", build.exact);
-    let counts = count(cases(options)?, options)?;
+    let counts = count(cases(options, &build.name)?, options)?;
     let rows = counts.iter().map(|(name, count)| [name.clone(), grouped(*count)]);
     let measured = table(["command", "instructions"], rows);
     let promised = render(&promises(&build.name, &counts));
@@ -101,7 +101,7 @@ pub fn run(options: &Options, out: &Path) -> Result<()> {
 }
 
 /// Every command that is counted.
-fn cases(options: &Options) -> Result<Vec<Case>> {
+fn cases(options: &Options, product: &str) -> Result<Vec<Case>> {
     let case = |name: &str, workload: Workload, server: Builder| Case {
         name: name.into(),
         workload,
@@ -119,8 +119,11 @@ fn cases(options: &Options) -> Result<Vec<Case>> {
     let long_log = Workload { call: LONG_CALL, prepare: LONG_CALL, ..SLIDINGLOG_GRANTED };
     let server = plain.clone().setting("rl.max-log-entries 10000000");
     cases.push(Case { keys: 1, times: 100_000, ..case(LONG_LOG, long_log, server) });
-    let heard = case(HEARD, TOKENBUCKET_GRANTED, append_only.clone());
-    cases.push(Case { without: &PROPAGATION, ..heard });
+    // Elsewhere these functions have other names, or none.
+    if product.starts_with("Redis 7.0.") {
+        let heard = case(HEARD, TOKENBUCKET_GRANTED, append_only.clone());
+        cases.push(Case { without: &PROPAGATION, ..heard });
+    }
     for workload in [SET_EX, TOKENBUCKET_GRANTED, SLIDING_GRANTED] {
         cases.push(case(&format!("{WITH_AOF}{}", workload.name), workload, append_only.clone()));
     }
@@ -279,7 +282,7 @@ server\tcommand\tinstructions\tcompiler
 /// Compares what is guarded with what is kept.
 fn check(options: &Options, build: &Build, out: &Path) -> Result<()> {
     let kept = Kept::read(out)?;
-    let mut cases = cases(options)?;
+    let mut cases = cases(options, &build.name)?;
     cases.retain(|case| {
         GUARDED.contains(&case.name.as_str()) && kept.find(build, &case.name).is_some()
     });
@@ -312,7 +315,8 @@ fn check(options: &Options, build: &Build, out: &Path) -> Result<()> {
             let (compiler, before) = kept.find(build, &name)?;
             let change = count / before - 1.0;
             fallen |= change < -TOLERANCE;
-            if change > TOLERANCE {
+            // Another compiler makes other code of the module: that alone is no fault.
+            if change > TOLERANCE && *compiler == rustc() {
                 risen.push(format!("{name} ({:+.1} %, kept by {compiler})", change * 100.0));
             }
             Some([name, grouped(*before), grouped(count), format!("{:+.1} %", change * 100.0)])

@@ -35,7 +35,10 @@ use super::packed::Packed;
 use super::time::{Micros, div_up};
 
 /// The state of a bucket: what its level was at its last grant, and under which limits.
+///
+/// A `u128` would ask for an alignment of 16, and a server that keeps a size before each block gives no more than 8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, packed(8))]
 pub struct Bucket {
     limits: BucketLimits,
     /// In 1/d units.

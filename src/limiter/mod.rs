@@ -17,7 +17,7 @@
 //!
 //! | file | what is in it |
 //! | --- | --- |
-//! | `time`, `packed` | microseconds and rounding; integers of 40 and 96 bits |
+//! | `time`, `packed` | microseconds and rounding; integers as wide as they need be |
 //! | `limits` | what callers allow, read and validated |
 //! | `decision` | the decision that all algorithms share |
 //! | `bucket`, `fixed_window`, `sliding_window` (on `ring`) | one structure each |
@@ -98,7 +98,8 @@ pub fn decide(state: Option<&Limiter>, call: &Limits, now: Micros, request: Requ
 }
 
 /// Whether a grant on a key that holds `state`, or nothing, needs memory that is not there yet: a new key, or a
-/// list of entries that must be allocated anew to grow.
+/// list of entries that must be allocated anew to grow. (A bucket that outgrows its small form takes some, too: it is there
+/// already, and goes on deciding.)
 #[must_use]
 pub fn must_allocate(state: Option<&Limiter>, call: &Limits, now: Micros) -> bool {
     match (state, call) {
@@ -113,6 +114,8 @@ pub fn must_allocate(state: Option<&Limiter>, call: &Limits, now: Micros) -> boo
 
 // One box a key: what is in it is packed so that it stays within 32 bytes, an allocator's size class.
 const _: () = assert!(size_of::<Limiter>() == 32);
+// Servers give no more.
+const _: () = assert!(align_of::<Limiter>() <= 8 && align_of::<Bucket>() <= 8);
 
 impl Limiter {
     fn view(&self) -> View<'_> {
@@ -277,11 +280,12 @@ impl Limiter {
         }
     }
 
-    /// The entries' block of memory, to move it elsewhere.
-    pub fn entries_mut(&mut self) -> Option<&mut Box<[Entry]>> {
+    /// The same block, to move it elsewhere.
+    pub fn block_mut(&mut self) -> Option<BlockMut<'_>> {
         match self {
-            Self::SlidingWindow(list) => Some(list.slots_mut()),
-            _ => None,
+            Self::Bucket(_) | Self::FixedWindow(_) => None,
+            Self::LargeBucket(bucket) => Some(BlockMut::Bucket(bucket)),
+            Self::SlidingWindow(list) => Some(BlockMut::Entries(list.slots_mut())),
         }
     }
 }
@@ -299,4 +303,13 @@ pub enum Block<'a> {
     Entries(&'a [Entry]),
     /// A bucket.
     Bucket(&'a Bucket),
+}
+
+/// The same, to put another in its place.
+#[derive(Debug)]
+pub enum BlockMut<'a> {
+    /// The entries of a list.
+    Entries(&'a mut Box<[Entry]>),
+    /// A bucket.
+    Bucket(&'a mut Box<Bucket>),
 }

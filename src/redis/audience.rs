@@ -18,13 +18,15 @@
 //! | --- | --- |
 //! | a replica asks for all (`syncCommand`, replication.c) | it gets a snapshot, and the stream from there on. A snapshot is a fork, and `redisFork` tells us in the same breath. Until then the stream goes into a new backlog alone, from which nobody can read: only one who got that snapshot knows its new replication id, and asks for what came later |
 //! | a replica asks for the rest (`masterTryPartialResynchronization`) | there must have been a backlog, which the look would have seen; one that comes with a role (`replicationUnsetMaster`) or a file (`loadDataFromDisk`) comes with that event |
-//! | the file is switched on (`startAppendOnly`, aof.c) | it begins with a rewrite, which is a fork. Where another child still runs it waits for that, and writes nothing before (`feedAppendOnlyFile`) |
+//! | the file is switched on (`startAppendOnly`, aof.c) | it begins with a rewrite, which is a fork, or, on a replica after a full sync, with the very file it has just loaded, which is told as a loading. Where another child still runs it waits for that, and writes nothing before (`feedAppendOnlyFile`) |
 //! | a slot migrates as a whole (Valkey 9, Redis 8.4) | that is possible in a cluster only, where somebody is always taken to listen |
 //!
-//! A server that made snapshots without a fork would have to be asked in another way; there is none.
+//! SAVE, a snapshot without a fork from which a server may be started elsewhere, is told, too. A server that sent replicas
+//! snapshots without a fork would have to be asked in another way.
 //!
-//! Read in Redis 7.0, 7.2, 7.4 and 8.0 and Valkey 8.0, and held against Redis 7.0.15, 8.2.3 and Valkey 9.1.2 by `tests/audience.rs`. Were it
-//! ever wrong, those who follow would be sent the public command and decide by their own clock: a drift, not a loss.
+//! Read in Redis 7.0 and 8.0 and in Valkey 8.0; held against Redis 7.0.15 and 8.2.3 and Valkey 9.1.2 by
+//! `tests/audience.rs`. Were it ever wrong, those who follow would be sent the public command and decide by their own
+//! clock: a drift, not a loss.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
@@ -51,8 +53,10 @@ pub(super) fn nobody_listens() -> bool {
 ///
 /// `ctx` is the context with which the server loads the module.
 pub(super) unsafe fn watch(ctx: *mut raw::RedisModuleCtx) {
-    const TELLING: [u64; 5] = [
+    const TELLING: [u64; 6] = [
         raw::REDISMODULE_EVENT_FORK_CHILD,
+        // SAVE is a snapshot without a fork.
+        raw::REDISMODULE_EVENT_PERSISTENCE,
         raw::REDISMODULE_EVENT_REPLICA_CHANGE,
         raw::REDISMODULE_EVENT_REPLICATION_ROLE_CHANGED,
         raw::REDISMODULE_EVENT_LOADING,
@@ -83,13 +87,13 @@ unsafe extern "C" fn look_once_a_second(
     _what: u64,
     data: *mut c_void,
 ) {
-    let turns = UNTIL_LOOK.load(Relaxed);
+    // SAFETY: with this event the server hands over how often a second it comes, which may change.
+    let info = unsafe { &*data.cast::<raw::RedisModuleCronLoopInfo>() };
+    let turns = UNTIL_LOOK.load(Relaxed).min(info.hz);
     if turns > 0 {
         UNTIL_LOOK.store(turns.saturating_sub(1), Relaxed);
         return;
     }
-    // SAFETY: with this event the server hands over how often a second it comes.
-    let info = unsafe { &*data.cast::<raw::RedisModuleCronLoopInfo>() };
     UNTIL_LOOK.store(info.hz.saturating_sub(1), Relaxed);
     // SAFETY: the context is the one with which the server calls.
     NOBODY.store(unsafe { has_no_audience(ctx) }, Relaxed);

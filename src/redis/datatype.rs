@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use redis_module::raw;
 
 use super::api;
-use crate::limiter::{Block, Entry, Limiter, codec};
+use crate::limiter::{Block, BlockMut, Bucket, Entry, Limiter, codec};
 
 /// The type's name: exactly nine characters, as the server requires.
 const NAME: &CStr = c"ratelimit";
@@ -192,10 +192,12 @@ unsafe extern "C" fn defrag(
     unsafe { *value = current };
     // SAFETY: a moved value is a copy of a value of ours, bit by bit.
     let limiter = unsafe { value_mut(current) };
-    // The block of a large bucket stays where it is: there are few.
-    if let Some(entries) = limiter.entries_mut() {
+    match limiter.block_mut() {
+        None => {}
         // SAFETY: the server calls with the context of its defragmentation.
-        unsafe { defrag_entries(ctx, entries) };
+        Some(BlockMut::Entries(entries)) => unsafe { defrag_entries(ctx, entries) },
+        // SAFETY: as above.
+        Some(BlockMut::Bucket(bucket)) => unsafe { defrag_bucket(ctx, bucket) },
     }
     0
 }
@@ -214,4 +216,20 @@ unsafe fn defrag_entries(ctx: *mut raw::RedisModuleDefragCtx, block: &mut Box<[E
     let slots = std::ptr::slice_from_raw_parts_mut(current, length);
     // SAFETY: it is the allocation of a boxed slice of as many entries, and nobody else holds it.
     *block = unsafe { Box::from_raw(slots) };
+}
+
+/// Lets the server move a bucket to another place.
+///
+/// # Safety
+///
+/// As for [`defrag_entries`].
+unsafe fn defrag_bucket(ctx: *mut raw::RedisModuleDefragCtx, block: &mut Box<Bucket>) {
+    let old: *mut Bucket = &raw mut **block;
+    // SAFETY: the block is one allocation; where the server moves it, the old one is gone.
+    let moved = unsafe { api::defrag_alloc(ctx, old.cast()) };
+    if !moved.is_null() {
+        // SAFETY: it is the allocation of a boxed bucket, a copy bit by bit, and nobody else holds it.
+        let moved = unsafe { Box::from_raw(moved.cast::<Bucket>()) };
+        std::mem::forget(std::mem::replace(block, moved));
+    }
 }
