@@ -146,8 +146,8 @@ fn more_instructions_than_were_kept_are_an_error() {
         .output()
         .unwrap();
     assert!(count.status.success(), "{count:?}");
-    assert!(!printed(out.path(), check).contains("renew"));
 
+    // A busy machine counts some per cent more: so what is told apart is far apart.
     change_kept(&file, |count| count * 1.2);
     let text = printed(out.path(), check);
     assert!(text.contains("more than 3 % below") && rows(&text, denied) == 1, "{text}");

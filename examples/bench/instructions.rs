@@ -302,7 +302,7 @@ fn check(options: &Options, build: &Build, out: &Path) -> Result<()> {
     {
         let (count, before) = (grouped(count), grouped(*before));
         println!(
-            "skipped: this machine counts otherwise, {count} for {}, not {before}",
+            "skipped: this machine counts otherwise, or is too busy: {count} for {}, not {before}",
             SET_EX.name
         );
         return Ok(());

@@ -182,7 +182,7 @@ fn promises(server: &str, set_ex: &Row, limiters: &[Row]) -> Vec<Promise> {
         row.and_then(|row| row.bytes.get(hits)).copied().unwrap_or(f64::NAN)
     };
     let over_set: ByServer<(f64, f64)> =
-        [Some((16.0, -16.0)), Some((32.0, -16.0)), Some((56.0, -16.0))];
+        [Some((16.0, 0.0)), Some((32.0, 16.0)), Some((56.0, 40.0))];
     let set_ex = set_ex.bytes.first().copied().unwrap_or(f64::NAN);
     let promised = [
         ("RL.TOKENBUCKET, over SET EX", over_set, bytes(TOKENBUCKET, 0) - set_ex),
@@ -190,7 +190,8 @@ fn promises(server: &str, set_ex: &Row, limiters: &[Row]) -> Vec<Promise> {
     ];
     let promises = promised.into_iter().filter_map(|(what, promised, measured)| {
         let (least, aim) = for_server(server, promised)?;
-        let what = what.to_owned();
+        // What the server's tables take of a key is no whole number.
+        let (what, measured) = (what.to_owned(), measured.round());
         Some(Promise { what, least, aim, good: Good::Lower, unit: "bytes", measured })
     });
     promises.collect()
