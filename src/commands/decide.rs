@@ -61,7 +61,6 @@ pub fn take(
 }
 
 /// Reads an algorithm's two positional arguments and its options.
-#[inline]
 pub fn read_limits<'a>(
     args: &mut Args<'a>,
     algorithm: Algorithm,

@@ -68,7 +68,6 @@ pub struct Options<'a> {
 
 impl<'a> Options<'a> {
     /// Reads the options that `accepted` names, up to the first word that is none of them.
-    #[inline]
     pub fn read(args: &mut Args<'a>, accepted: &[Word]) -> Result<Self, Error> {
         // Most calls have none.
         if args.len() == 0 { Ok(Self::default()) } else { Self::read_words(args, accepted) }
