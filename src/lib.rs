@@ -11,9 +11,9 @@
 //! `commands` uses both others; `redis` knows `limiter` where state is saved, loaded and kept; `limiter` knows
 //! nobody.
 
-pub mod commands;
-pub mod limiter;
-pub mod redis;
+mod commands;
+mod limiter;
+mod redis;
 
 use redis_module::{Context, RedisString, Status, redis_module};
 

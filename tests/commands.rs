@@ -176,7 +176,7 @@ fn a_key_of_another_kind_is_left_alone() {
     let error = crate::client::error(&mut connection, &words);
     assert_eq!(
         error,
-        "WRONGTYPE the key holds a limiter of RL.TOKENBUCKET, not of RL.SLIDING; RL.RESET forgets it"
+        "WRONGTYPE the key holds a TOKENBUCKET limiter, not SLIDING; delete it with RL.RESET first"
     );
     // One second later the bucket is as if never used: it is no limiter any more.
     assert_eq!(at(&mut connection, 1_000_000, "RL.SLIDING k 1 1"), [1, 1, 0, 0, 1_000]);

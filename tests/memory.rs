@@ -6,7 +6,7 @@ use redis::Connection;
 use crate::client::{T0, at, digest, error, send};
 use crate::server::{Server, field, info, wait_for};
 
-const OOM: &str = "OOM a new limiter needs memory, and used memory exceeds 'maxmemory'";
+const OOM: &str = "OOM a new limiter needs memory, but used memory exceeds 'maxmemory'";
 
 /// A call of every algorithm.
 const CALLS: &[&str] = &[

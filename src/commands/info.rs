@@ -1,14 +1,12 @@
 //! `RL.INFO key [AT microseconds]`
 
-use super::decide::row;
 use super::errors::Error;
-use super::options::{Options, Word};
+use super::options::{moment, read_all};
+use super::reply::row;
 use crate::limiter::limits::Resolution;
+use crate::limiter::rule::Word;
 use crate::limiter::{Limiter, Limits, Micros, Mode, Request};
-use crate::redis::{Call, Held, Key};
-
-/// The options.
-pub const WORDS: &[Word] = &[Word::At];
+use crate::redis::{Call, Held, ReadKey};
 
 /// A field's value.
 enum Value {
@@ -16,13 +14,13 @@ enum Value {
     Integer(i64),
 }
 
-/// Tells all about a limiter: a map of names and values.
-pub fn run(call: &Call<'_>) -> Result<(), Error> {
+/// Reports everything about a limiter: a map of names and values.
+pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
     let mut args = call.args();
-    let name = args.next().ok_or(Error::TooFew)?;
-    let now = Options::read_all(args, WORDS)?.now()?;
+    let name = args.key().ok_or(Error::TooFew)?;
+    let now = moment(read_all(args, &[Word::At])?.at)?;
 
-    let mut key = Key::read(call, name);
+    let key = ReadKey::open(call, name);
     let bytes = key.limiter_bytes();
     match key.held() {
         Held::Foreign => return Err(Error::NotALimiter),

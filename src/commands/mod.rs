@@ -1,24 +1,35 @@
 //! The commands, one file each, and the one table that declares them.
 //!
-//! A command is a recipe: parse, open, decide, store, replicate, reply. The five that decide on one key share theirs
-//! (`decide`); their files say which options they take.
+//! A command is a recipe: parse, open, decide, settle, reply.
+//!
+//! | file | what several commands share |
+//! | --- | --- |
+//! | `table` | the declaration of every command |
+//! | `decide` | the recipe of the five that decide on one key |
+//! | `attempt` | a request on one key, and the decision |
+//! | `settle` | what follows a decision: memory, effect, replication, counting |
+//! | `options`, `reply`, `errors` | the moment, the five integers, every message |
 
-pub mod decide;
-pub mod errors;
-pub mod fixedwindow;
-pub mod info;
-pub mod internal;
-pub mod leakybucket;
-pub mod multi;
-pub mod options;
-pub mod peek;
-pub mod refund;
-pub mod reset;
-pub mod sliding;
-pub mod slidinglog;
-pub mod throttle;
-pub mod tokenbucket;
+#![forbid(unsafe_code)]
 
+mod attempt;
+mod decide;
+mod errors;
+mod fixedwindow;
+mod info;
+mod internal;
+mod leakybucket;
+mod multi;
+mod options;
+mod peek;
+mod refund;
+mod reply;
+mod reset;
+mod settle;
+mod sliding;
+mod slidinglog;
 mod table;
+mod throttle;
+mod tokenbucket;
 
-pub use table::TABLE;
+pub(crate) use table::TABLE;

@@ -1,22 +1,20 @@
 //! `RL.PEEK key [COST n] [AT microseconds]`
 
-use super::decide::row_as_it_stands;
 use super::errors::Error;
-use super::options::{Options, Word};
+use super::options::{moment, read_all};
+use super::reply::row_as_it_stands;
 use crate::limiter::Request;
-use crate::redis::{Call, Held, Key};
-
-/// The options.
-pub const WORDS: &[Word] = &[Word::Cost, Word::At];
+use crate::limiter::rule::Word;
+use crate::redis::{Call, Held, ReadKey};
 
 /// Looks: what a request would be answered under the limits of the last grant.
-pub fn run(call: &Call<'_>) -> Result<(), Error> {
+pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
     let mut args = call.args();
-    let name = args.next().ok_or(Error::TooFew)?;
-    let options = Options::read_all(args, WORDS)?;
-    let now = options.now()?;
+    let name = args.key().ok_or(Error::TooFew)?;
+    let options = read_all(args, &[Word::Cost, Word::At])?;
+    let now = moment(options.at)?;
 
-    match Key::read(call, name).held() {
+    match ReadKey::open(call, name).held() {
         Held::Foreign => return Err(Error::NotALimiter),
         Held::Limiter(limiter) if !limiter.is_idle(now) => {
             let decision = limiter.peek(now, options.request());

@@ -1,18 +1,20 @@
 //! `RL.RESET key [key ...]`
 
 use super::errors::Error;
-use crate::redis::{Call, Held, Key};
+use crate::redis::{Call, Held, WriteKey};
 
 /// Forgets limiters, those included that are as if never used. A foreign key among them: nothing is removed.
-pub fn run(call: &Call<'_>) -> Result<(), Error> {
-    for name in call.args() {
-        if let Held::Foreign = Key::write(call, name).held() {
+pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
+    let mut args = call.args();
+    while let Some(name) = args.key() {
+        if let Held::Foreign = WriteKey::open(call, name).held() {
             return Err(Error::NotALimiter);
         }
     }
     let mut removed = 0;
-    for name in call.args() {
-        let mut key = Key::write(call, name);
+    let mut args = call.args();
+    while let Some(name) = args.key() {
+        let mut key = WriteKey::open(call, name);
         if key.limiter().is_some() {
             key.delete();
             key.changed();

@@ -4,8 +4,8 @@
 use std::ffi::CStr;
 
 use super::{
-    fixedwindow, info, internal, leakybucket, multi, peek, refund, reset, sliding, slidinglog,
-    throttle, tokenbucket,
+    fixedwindow, info, internal, leakybucket, multi, peek, refund, reset, settle, sliding,
+    slidinglog, throttle, tokenbucket,
 };
 use crate::handler;
 use crate::redis::config;
@@ -42,7 +42,6 @@ const EFFECT: &[Argument] = &[KEY, Argument::required(c"effect", Kind::Text)];
 /// A command that decides on one key.
 const fn deciding(
     name: &'static CStr,
-    syntax: &'static str,
     args: &'static [Argument],
     summary: &'static CStr,
     complexity: &'static CStr,
@@ -50,7 +49,6 @@ const fn deciding(
 ) -> Command {
     Command {
         name,
-        syntax,
         arity: -4,
         flags: c"write fast",
         acl: c"write fast",
@@ -68,7 +66,6 @@ const fn deciding(
 /// A command that looks at one key.
 const LOOKING: Command = Command {
     name: c"",
-    syntax: "",
     arity: -2,
     flags: c"readonly fast",
     acl: c"read fast",
@@ -82,10 +79,9 @@ const LOOKING: Command = Command {
     handler: handler!(peek::run),
 };
 
-/// A command for those who follow, not for users.
+/// A command for replicas, the append-only file and migrating slots, not for users.
 const INTERNAL: Command = Command {
     name: c"",
-    syntax: "",
     arity: 3,
     flags: c"write admin",
     acl: c"admin dangerous",
@@ -100,10 +96,9 @@ const INTERNAL: Command = Command {
 };
 
 /// All commands.
-pub const TABLE: &[Command] = &[
+pub(crate) const TABLE: &[Command] = &[
     deciding(
         c"RL.TOKENBUCKET",
-        "key capacity rate [COST n] [PARTIAL | FORCE] [AT microseconds]",
         &[KEY, CAPACITY, RATE, COST, MODE, AT],
         c"Takes units from a bucket that is refilled at a rate",
         c"O(1)",
@@ -111,15 +106,13 @@ pub const TABLE: &[Command] = &[
     ),
     deciding(
         c"RL.LEAKYBUCKET",
-        "key capacity rate [COST n] [PARTIAL | FORCE] [AT microseconds]",
         &[KEY, CAPACITY, RATE, COST, MODE, AT],
-        c"Puts units into a queue that is served at a rate, and tells the caller's turn",
+        c"Puts units into a queue that is served at a rate, and reports the delay before each may go ahead",
         c"O(1)",
         handler!(leakybucket::run),
     ),
     deciding(
         c"RL.FIXEDWINDOW",
-        "key limit window [ALIGN offset] [COST n] [PARTIAL | FORCE] [AT microseconds]",
         &[KEY, LIMIT, WINDOW, ALIGN, COST, MODE, AT],
         c"Counts units in one window after the other",
         c"O(1)",
@@ -127,7 +120,6 @@ pub const TABLE: &[Command] = &[
     ),
     deciding(
         c"RL.SLIDING",
-        "key limit window [BUCKETS n] [COST n] [PARTIAL | FORCE] [AT microseconds]",
         &[KEY, LIMIT, WINDOW, BUCKETS, COST, MODE, AT],
         c"Counts units in a window that slides, in a bounded number of entries",
         c"O(1) amortised for a grant, O(log buckets) for a denial",
@@ -135,7 +127,6 @@ pub const TABLE: &[Command] = &[
     ),
     deciding(
         c"RL.SLIDINGLOG",
-        "key limit window [COST n] [PARTIAL | FORCE] [AT microseconds]",
         &[KEY, LIMIT, WINDOW, COST, MODE, AT],
         c"Counts units in a window that slides, with an entry for every hit",
         c"O(1) amortised for a grant, O(log entries) for a denial",
@@ -143,23 +134,20 @@ pub const TABLE: &[Command] = &[
     ),
     Command {
         name: c"RL.PEEK",
-        syntax: "key [COST n] [AT microseconds]",
         args: &[KEY, COST, AT],
-        summary: c"Tells what a request would be answered, and takes nothing",
+        summary: c"Reports what a request would be answered, and takes nothing",
         handler: handler!(peek::run),
         ..LOOKING
     },
     Command {
         name: c"RL.INFO",
-        syntax: "key [AT microseconds]",
         args: &[KEY, AT],
-        summary: c"Tells all about a limiter",
+        summary: c"Reports everything about a limiter",
         handler: handler!(info::run),
         ..LOOKING
     },
     Command {
         name: c"RL.REFUND",
-        syntax: "key units [AT microseconds]",
         arity: -3,
         flags: c"write fast",
         acl: c"write fast",
@@ -174,14 +162,13 @@ pub const TABLE: &[Command] = &[
     },
     Command {
         name: c"RL.RESET",
-        syntax: "key [key ...]",
         arity: -2,
         flags: c"write",
         acl: c"write slow",
         keys: Keys::All,
         access: Access::Remove,
         args: &[KEY.repeated()],
-        summary: c"Forgets limiters",
+        summary: c"Deletes limiters",
         complexity: c"O(keys)",
         since: c"0.1.0",
         presence: Presence::Always,
@@ -189,7 +176,6 @@ pub const TABLE: &[Command] = &[
     },
     Command {
         name: c"RL.MULTI",
-        syntax: "numkeys key [key ...] limit [limit ...] [FORCE] [AT microseconds]",
         arity: -4,
         // A cluster routes a command of a module by what this flag makes it ask, not by a key spec that counts.
         flags: c"write getkeys-api",
@@ -211,24 +197,21 @@ pub const TABLE: &[Command] = &[
     },
     Command {
         name: c"RL.THROTTLE",
-        syntax: "key max_burst count period [quantity] [AT microseconds]",
         arity: -5,
         args: THROTTLE_ARGS,
         summary: c"RL.TOKENBUCKET with the arguments and the reply of redis-cell",
-        ..deciding(c"", "", &[], c"", c"O(1)", handler!(throttle::run))
+        ..deciding(c"", &[], c"", c"O(1)", handler!(throttle::run))
     },
     Command {
         name: c"CL.THROTTLE",
-        syntax: "key max_burst count period [quantity] [AT microseconds]",
         arity: -5,
         args: THROTTLE_ARGS,
         summary: c"RL.TOKENBUCKET with the arguments and the reply of redis-cell",
         presence: Presence::IfFree(config::cl_throttle),
-        ..deciding(c"", "", &[], c"", c"O(1)", handler!(throttle::run))
+        ..deciding(c"", &[], c"", c"O(1)", handler!(throttle::run))
     },
     Command {
-        name: internal::ADD_COMMAND,
-        syntax: "key effect [key effect ...]",
+        name: settle::ADD_COMMAND,
         arity: -3,
         keys: Keys::Pairs,
         args: &[Argument::required(c"effects", Kind::Block(EFFECT)).repeated()],
@@ -239,7 +222,6 @@ pub const TABLE: &[Command] = &[
     },
     Command {
         name: crate::redis::datatype::RESTORE_COMMAND,
-        syntax: "key state",
         args: &[KEY, Argument::required(c"state", Kind::Text)],
         summary: c"Internal: makes a key of the bytes of a limiter",
         complexity: c"O(entries)",
@@ -275,18 +257,11 @@ mod tests {
     }
 
     #[test]
-    fn the_syntax_line_of_every_command_says_what_its_arguments_say() {
-        for command in TABLE {
-            assert_eq!(command.syntax, syntax(command.args, " "), "{:?}", command.name);
-        }
-    }
-
-    #[test]
     fn the_readme_has_a_heading_for_every_command_of_users() {
         let readme = include_str!("../../README.md");
         for command in TABLE {
             let name = command.name.to_str().unwrap();
-            let heading = format!("\n### {name} {}\n", command.syntax);
+            let heading = format!("\n### {name} {}\n", syntax(command.args, " "));
             let internal = name.starts_with("RL._");
             assert_eq!(readme.contains(&heading), !internal, "{heading}");
         }

@@ -1,22 +1,21 @@
 //! `CL.THROTTLE key max_burst count period [quantity] [AT microseconds]`, also as `RL.THROTTLE`
 //!
-//! What redis-cell answers, from a token bucket. Its GCRA and the token bucket are one algorithm told twice: its
+//! What redis-cell answers, from a token bucket. Its GCRA and the token bucket are the same algorithm: its
 //! "theoretical arrival time" is the moment when the bucket is full again.
 
-use super::decide::{Strings, take};
+use super::attempt::{Attempt, Strings};
 use super::errors::Error;
-use super::options::{Options, Word};
+use super::options::{moment, read_all};
+use super::settle::settle;
 use crate::limiter::limits::{Rate, parse_integer, parse_units};
+use crate::limiter::rule::{Rule, Word};
 use crate::limiter::{Limits, Micros, Mode, Request};
-use crate::redis::{Args, Call, Key};
-
-/// The options.
-const WORDS: &[Word] = &[Word::At];
+use crate::redis::{Args, Call, WriteKey};
 
 /// Decides as RL.TOKENBUCKET does, and replies as redis-cell does.
-pub fn run(call: &Call<'_>) -> Result<(), Error> {
+pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
     let mut args = call.args();
-    let name = args.next().ok_or(Error::TooFew)?;
+    let name = args.key().ok_or(Error::TooFew)?;
     let limits = read_limits(&mut args)?;
     let cost = match args.peek() {
         Some(word) if !Word::At.is(word) => {
@@ -25,11 +24,13 @@ pub fn run(call: &Call<'_>) -> Result<(), Error> {
         }
         _ => 1,
     };
-    let now = Options::read_all(args, WORDS)?.now()?;
+    let now = moment(read_all(args, &[Word::At])?.at)?;
 
-    let mut key = Key::write(call, name);
     let request = Request { cost, mode: Mode::Whole };
-    let decision = take(call, &mut key, &limits, now, request, Strings::OfRedisCell)?;
+    let mut attempt = Attempt::new(WriteKey::open(call, name), Rule::new(limits, request));
+    attempt.decide(now, Strings::OfRedisCell)?;
+    settle(call, std::slice::from_mut(&mut attempt), now)?;
+    let decision = attempt.decision;
 
     let retry_after = match decision.wait {
         Some(wait) if !decision.allowed => seconds_up(wait),
@@ -47,7 +48,7 @@ pub fn run(call: &Call<'_>) -> Result<(), Error> {
 
 /// Reads `max_burst count period`.
 fn read_limits(args: &mut Args<'_>) -> Result<Limits, Error> {
-    let mut next = || args.next().map(|arg| arg.bytes()).ok_or(Error::TooFew);
+    let mut next = || args.next().ok_or(Error::TooFew);
     let max_burst = parse_units(next()?).ok_or(Error::MaxBurst)?;
     let count = parse_units(next()?).filter(|&count| count > 0).ok_or(Error::Count)?;
     let period = parse_integer(next()?, Micros::MAX_DURATION.get() / Micros::SECOND.get());

@@ -1,12 +1,12 @@
-//! A draining level: the token bucket and the leaky bucket, which are one algorithm read twice.
+//! A draining level: the token bucket and the leaky bucket, one algorithm read in two ways.
 //!
 //! ```text
 //!            level                A grant of c units needs  used + c <= capacity
-//!   capacity |  .c                and lifts the level by c; the level drains at `rate`.
+//!   capacity |  .c                and raises the level by c; the level drains at `rate`.
 //!            | / \   .c
 //!            |/   \ / \           Token: used is what has not been refilled yet.
-//!          0 +-----'---\----> t   Leaky: used is the queue, and a request's turn comes
-//!                                        when what was before it has drained.
+//!          0 +-----'---\----> t   Leaky: used is the queue, and a request is delayed until
+//!                                        what was before it has drained.
 //! ```
 //!
 //! With a rate of n units per d microseconds the level is held in d-ths of a unit. A microsecond
@@ -24,75 +24,29 @@
 //! the two are shown equivalent there): GCRA's theoretical arrival time is the moment when this
 //! level reaches 0.
 //!
-//! Cost: O(1), a few 128-bit products; memory: a [`SmallBucket`], or where one of its numbers is too large for that a
-//! pointer to a [`Bucket`].
+//! Cost: O(1), a few 128-bit products.
 
 use std::num::NonZeroU64;
 
-use super::decision::Standing;
+use super::decision::Usage;
 use super::limits::{BucketKind, BucketLimits, MAX_USED, Rate};
-use super::packed::Packed;
 use super::time::{Micros, div_up};
 
-/// The state of a bucket: what its level was at its last grant, and under which limits.
-///
-/// A `u128` would ask for an alignment of 16, and a server that keeps a size before each block gives no more than 8.
+/// The state of a bucket: its level at its last grant, and under which limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, packed(8))]
-pub struct Bucket {
-    limits: BucketLimits,
+pub(crate) struct Bucket {
+    pub(super) limits: BucketLimits,
     /// In 1/d units.
-    level: u128,
-    at: Micros,
-}
-
-/// A bucket in as few bytes as nearly all of them need: capacity and rate's units below 2^32, the time of the rate below
-/// 2^48 us (eight years), the level below 2^64 (300 thousand million units at a rate per minute, seven million per month).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SmallBucket {
-    kind: BucketKind,
-    capacity: Packed<4>,
-    units: Packed<4>,
-    per_us: Packed<6>,
-    level: Packed<8>,
-    at: Packed<8>,
-}
-
-impl SmallBucket {
-    /// The bucket in this form, if it fits.
-    pub(super) fn pack(bucket: &Bucket) -> Option<Self> {
-        let Bucket { limits: BucketLimits { kind, capacity, rate }, level, at } = *bucket;
-        Some(Self {
-            kind,
-            capacity: Packed::fitting(capacity)?,
-            units: Packed::fitting(rate.units().get())?,
-            per_us: Packed::fitting(rate.per_us().get())?,
-            level: Packed::new(u64::try_from(level).ok()?),
-            at: Packed::new(at.get()),
-        })
-    }
-
-    pub(super) const fn kind(&self) -> BucketKind {
-        self.kind
-    }
-
-    pub(super) fn unpack(&self) -> Bucket {
-        let not_zero = |value| NonZeroU64::new(value).unwrap_or(NonZeroU64::MIN);
-        let rate = Rate::of(not_zero(self.units.get()), not_zero(self.per_us.get()));
-        Bucket {
-            limits: BucketLimits { kind: self.kind, capacity: self.capacity.get(), rate },
-            level: self.level.get().into(),
-            at: Micros::new(self.at.get()),
-        }
-    }
+    pub(super) level: u128,
+    /// The moment of the last grant.
+    pub(super) at: Micros,
 }
 
 impl Bucket {
-    /// A bucket that had `level` (in 1/d units of `limits.rate`) at the moment `at`; `None` if
-    /// there is no such bucket.
+    /// A stored bucket, checked; `None` if grants could not have made it.
     pub(super) fn restore(limits: &BucketLimits, level: u128, at: Micros) -> Option<Self> {
         let valid = level > 0 && level <= full_level(limits.rate) && at <= Micros::MAX_MOMENT;
-        valid.then(|| Self::new(limits, level, at))
+        valid.then_some(Self { limits: *limits, level, at })
     }
 
     /// A bucket that is full again at a moment given in nanoseconds, as redis-cell stores it:
@@ -107,29 +61,12 @@ impl Bucket {
         let left = u128::from(nanos).saturating_sub(now_nanos);
         let level =
             div_up(left.saturating_mul(u128::from(limits.rate.units().get())), NANOS_PER_MICRO);
-        (level > 0).then(|| Self::new(limits, level.min(full_level(limits.rate)), now))
-    }
-
-    const fn new(limits: &BucketLimits, level: u128, at: Micros) -> Self {
-        Self { limits: *limits, level, at }
-    }
-
-    pub(super) const fn limits(&self) -> BucketLimits {
-        self.limits
-    }
-
-    /// The level at the last grant, in 1/d units.
-    pub(super) const fn level(&self) -> u128 {
-        self.level
-    }
-
-    /// The moment of the last grant.
-    pub(super) const fn at(&self) -> Micros {
-        self.at
+        let level = level.min(full_level(limits.rate));
+        (level > 0).then_some(Self { limits: *limits, level, at: now })
     }
 
     /// What counts now, under the limits of a call.
-    pub(super) fn standing(&self, call: &BucketLimits, now: Micros) -> Level {
+    fn usage(&self, call: &BucketLimits, now: Micros) -> Level {
         let ahead = self.at.since(now);
         let rate = self.limits.rate.faster(call.rate);
         let stored = self.level;
@@ -142,9 +79,9 @@ impl Bucket {
         Level { level, rate, ahead, call: *call }
     }
 
-    /// Records a grant. What stood before it is `standing`.
-    pub(super) fn grant(standing: &Level, units: u64, now: Micros) -> Self {
-        Self::new(&standing.call, standing.level_with(units), now)
+    /// The bucket after a grant on what was used before it.
+    pub(super) fn granted(before: &Level, units: u64, now: Micros) -> Self {
+        Self { limits: before.call, level: before.level_with(units), at: now }
     }
 
     /// Gives `units` back; whether anything is still used.
@@ -153,13 +90,13 @@ impl Bucket {
         let given = u128::from(units).saturating_mul(u128::from(self.limits.rate.per_us().get()));
         let gone = drained(self.limits.rate, now.since(self.at));
         self.level = level.saturating_sub(given);
-        // Where the clock has stepped back, what is left could lie further ahead than it takes to drain: it would count as
-        // none, and more than `units` would be given.
+        // If the clock has stepped back, what is left could lie further ahead than it takes to drain. It would then not
+        // count at all, and more than `units` would be given back.
         self.at = self.at.min(now);
         level > given.saturating_add(gone)
     }
 
-    /// The moment from which on the bucket is as if never used.
+    /// The moment from which on the bucket is idle.
     pub(super) fn idle_at(&self) -> Micros {
         self.at.after(time_to_drain(self.level, self.limits.rate))
     }
@@ -169,13 +106,18 @@ impl Bucket {
 pub(super) struct Level {
     level: u128,
     rate: Rate,
-    /// How long the draining has yet to begin, where the clock has stepped back.
+    /// How long until the draining begins, if the clock has stepped back.
     ahead: Micros,
     call: BucketLimits,
 }
 
 impl Level {
-    pub(super) fn empty(call: &BucketLimits) -> Self {
+    /// What counts of a bucket, or of none.
+    pub(super) fn of(bucket: Option<Bucket>, call: &BucketLimits, now: Micros) -> Self {
+        bucket.map_or_else(|| Self::empty(call), |bucket| bucket.usage(call, now))
+    }
+
+    fn empty(call: &BucketLimits) -> Self {
         Self { level: 0, rate: call.rate, ahead: Micros::ZERO, call: *call }
     }
 
@@ -191,7 +133,11 @@ impl Level {
     }
 }
 
-impl Standing for Level {
+impl Usage for Level {
+    fn limit(&self) -> u64 {
+        self.call.capacity
+    }
+
     fn used(&self) -> u64 {
         u64::try_from(div_up(self.level, self.rate.per_us())).unwrap_or(MAX_USED)
     }
@@ -204,15 +150,11 @@ impl Standing for Level {
         }
     }
 
-    fn until_idle(&self) -> Micros {
-        self.until_at_most(0)
-    }
-
     fn until_idle_with(&self, units: u64) -> Micros {
         time_to_drain(self.level_with(units), self.call.rate)
     }
 
-    fn turn(&self) -> Micros {
+    fn delay(&self) -> Micros {
         match self.call.kind {
             BucketKind::Token => Micros::ZERO,
             BucketKind::Leaky => time_to_drain(self.in_call_rate(), self.call.rate),
@@ -220,7 +162,7 @@ impl Standing for Level {
     }
 }
 
-/// The level at which use saturates.
+/// The level at which usage saturates.
 fn full_level(rate: Rate) -> u128 {
     u128::from(MAX_USED).saturating_mul(u128::from(rate.per_us().get()))
 }

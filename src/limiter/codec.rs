@@ -22,44 +22,28 @@
 //! the payload holds. Entries are stored with their own units, so equal states have equal bytes,
 //! whatever their running totals and their free slots are.
 
-use super::limits::{Algorithm, MAX_UNITS, Rate, Resolution};
-use super::{Bucket, FixedWindow, Limiter, Limits, Micros, SlidingWindow, View};
+use super::bucket::Bucket;
+use super::effect::{Change, Effect};
+use super::fixed_window::FixedWindow;
+use super::limits::{Algorithm, Limits, MAX_UNITS, Rate, Resolution};
+use super::sliding_window::SlidingWindow;
+use super::stored::{Limiter, State};
+use super::time::Micros;
 
 /// The version of the format: the first byte of everything stored.
-pub const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 
 /// The length of an effect. At most 44 bytes stay one allocation in the server (an embedded string).
-pub const EFFECT_LEN: usize = LIMITS_LEN + 16;
+pub(crate) const EFFECT_LEN: usize = LIMITS_LEN + 16;
 const _: () = assert!(EFFECT_LEN <= 44);
 
 const LIMITS_LEN: usize = 26;
 const ENTRY_LEN: usize = 16;
 const NOT_ALIGNED: u64 = u64::MAX;
 
-/// What a grant or a refund does to a key: everything a replica needs to do it, too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Effect {
-    /// The limits of the call; for a refund those that the state has.
-    pub limits: Limits,
-    /// The moment at which it was decided.
-    pub at: Micros,
-    /// What is done.
-    pub change: Change,
-}
-
-/// The units that an effect takes or gives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// Units are taken: 1 to [`MAX_UNITS`].
-    Grant(u64),
-    /// Units are given back: 1 to [`MAX_UNITS`].
-    Refund(u64),
-}
-
 impl Effect {
     /// The effect as bytes.
-    #[must_use]
-    pub fn encode(&self) -> [u8; EFFECT_LEN] {
+    pub(crate) fn encode(&self) -> [u8; EFFECT_LEN] {
         let units = match self.change {
             Change::Grant(units) => units.cast_signed(),
             Change::Refund(units) => units.cast_signed().saturating_neg(),
@@ -74,8 +58,7 @@ impl Effect {
     }
 
     /// Reads an effect; `None` if it is none.
-    #[must_use]
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut bytes = Reader(bytes);
         let limits = bytes.limits()?;
         let at = bytes.moment()?;
@@ -90,22 +73,21 @@ impl Effect {
 }
 
 /// A whole state as bytes.
-#[must_use]
-pub fn encode_state(limiter: &Limiter) -> Vec<u8> {
+pub(crate) fn encode_state(limiter: &Limiter) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(LIMITS_LEN.saturating_add(24));
     bytes.extend_from_slice(&encode_limits(&limiter.limits()));
-    match limiter.view() {
-        View::Bucket(bucket) => {
-            bytes.extend_from_slice(&bucket.at().get().to_le_bytes());
-            bytes.extend_from_slice(&bucket.level().to_le_bytes());
+    match limiter.state() {
+        State::Bucket(bucket) => {
+            bytes.extend_from_slice(&bucket.at.get().to_le_bytes());
+            bytes.extend_from_slice(&bucket.level.to_le_bytes());
         }
-        View::FixedWindow(window) => {
-            bytes.extend_from_slice(&window.start().get().to_le_bytes());
-            bytes.extend_from_slice(&window.used().to_le_bytes());
+        State::FixedWindow(window) => {
+            bytes.extend_from_slice(&window.start.get().to_le_bytes());
+            bytes.extend_from_slice(&window.used.to_le_bytes());
         }
-        View::SlidingWindow(list) => {
-            bytes.reserve_exact(list.len().saturating_mul(ENTRY_LEN).saturating_add(8));
-            bytes.extend_from_slice(&list.first().get().to_le_bytes());
+        State::SlidingWindow(list) => {
+            bytes.reserve_exact(list.ring.len().saturating_mul(ENTRY_LEN).saturating_add(8));
+            bytes.extend_from_slice(&list.first.get().to_le_bytes());
             for (time, units) in list.hits() {
                 bytes.extend_from_slice(&time.get().to_le_bytes());
                 bytes.extend_from_slice(&units.to_le_bytes());
@@ -116,8 +98,7 @@ pub fn encode_state(limiter: &Limiter) -> Vec<u8> {
 }
 
 /// Reads a whole state; `None` if it is none.
-#[must_use]
-pub fn decode_state(bytes: &[u8]) -> Option<Limiter> {
+pub(crate) fn decode_state(bytes: &[u8]) -> Option<Limiter> {
     let mut bytes = Reader(bytes);
     let limiter = match bytes.limits()? {
         Limits::Bucket(limits) => {
@@ -127,7 +108,7 @@ pub fn decode_state(bytes: &[u8]) -> Option<Limiter> {
         }
         Limits::FixedWindow(limits) => {
             let start = bytes.moment()?;
-            Limiter::FixedWindow(FixedWindow::restore(&limits, start, bytes.number()?)?)
+            FixedWindow::restore(&limits, start, bytes.number()?)?.into()
         }
         Limits::SlidingWindow(limits) => {
             let first = bytes.moment()?;
@@ -138,7 +119,7 @@ pub fn decode_state(bytes: &[u8]) -> Option<Limiter> {
                 let time = entry.number().unwrap_or(u64::MAX);
                 (Micros::new(time), entry.number().unwrap_or_default())
             });
-            Limiter::SlidingWindow(SlidingWindow::restore(&limits, first, hits)?)
+            SlidingWindow::restore(&limits, first, hits)?.into()
         }
     };
     bytes.0.is_empty().then_some(limiter)

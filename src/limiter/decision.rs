@@ -1,70 +1,71 @@
 //! The decision that all algorithms share.
 //!
-//! Whatever a limiter remembers, two numbers of it decide: what is used now, and the limit.
+//! Whatever a limiter remembers, two numbers decide: what is used now, and the limit.
 //!
 //! ```text
-//! free    = limit - used                     never below 0; use is rounded up
+//! free    = limit - used                     never below 0; usage is rounded up
 //! taken   = cost             if cost <= free, or with FORCE
 //!         = min(cost, free)  with PARTIAL
 //!         = 0                otherwise: denied, unless the cost is 0
 //! wait    = until used <= limit - cost       (limit - 1 with PARTIAL); never if cost > limit
 //! ```
 //!
-//! What differs between the algorithms is when use goes away. That is their [`Standing`]: what
-//! counts now of a stored state under the limits of a call. Reading a state made under other limits
-//! in the kinder way is done in making it, once, before anything is decided.
+//! What differs between the algorithms is when units stop counting. That is their [`Usage`]: what counts now of
+//! a stored state under the limits of a call. A state made under other limits is read in the kinder way when
+//! its usage is made, once, before anything is decided.
 //!
-//! Cost: O(1) besides what the standing's own answers cost.
+//! Cost: O(1) besides what the usage's own answers cost.
 
 use super::time::Micros;
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
+pub(crate) struct Request {
     /// The units to take, at most [`super::limits::MAX_UNITS`].
-    pub cost: u64,
-    /// What happens where they are not all there.
-    pub mode: Mode,
+    pub(crate) cost: u64,
+    pub(crate) mode: Mode,
 }
 
 impl Request {
     /// A request that takes nothing: it only looks.
-    pub const LOOK: Self = Self { cost: 0, mode: Mode::Whole };
+    pub(crate) const LOOK: Self = Self { cost: 0, mode: Mode::Whole };
 }
 
-/// What happens where not all units of a request are there.
+/// What happens if not all units of a request are free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     /// All or nothing.
     Whole,
-    /// As many as there are.
+    /// As many as are free.
     Partial,
     /// All of them, into debt.
     Force,
 }
 
-/// What a limiter answers. Nothing is taken yet: see [`super::Limiter::grant`].
+/// What a limiter answers. Nothing is taken yet: that is the effect of the decision (see [`super::effect`]).
 ///
 /// The default is that of a request that is still to be decided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Decision {
-    /// Whether the request is granted.
-    pub allowed: bool,
+pub(crate) struct Decision {
+    pub(crate) allowed: bool,
     /// The limit or capacity of the call.
-    pub limit: u64,
+    pub(crate) limit: u64,
     /// The units that could be taken right afterwards.
-    pub remaining: u64,
+    pub(crate) remaining: u64,
     /// Denied: until the same request would be granted, `None` if it never can be. Granted: until
     /// the caller may go ahead.
-    pub wait: Option<Micros>,
-    /// Until the limiter is as if never used.
-    pub reset: Micros,
-    /// The units that the request takes: what [`super::Limiter::grant`] is to record; 0 for none.
-    pub taken: u64,
+    pub(crate) wait: Option<Micros>,
+    /// Until the limiter is idle.
+    pub(crate) reset: Micros,
+    /// The units that the request takes; 0 for none.
+    pub(crate) taken: u64,
 }
 
 /// What counts now of a limiter, under the limits of a call.
-pub(super) trait Standing {
+pub(super) trait Usage {
+    /// The limit or capacity of the call.
+    fn limit(&self) -> u64;
+
     /// The units in use, rounded up.
     fn used(&self) -> u64;
 
@@ -72,22 +73,34 @@ pub(super) trait Standing {
     fn until_at_most(&self, units: u64) -> Micros;
 
     /// Until nothing is in use, if nothing is taken.
-    fn until_idle(&self) -> Micros;
+    fn until_idle(&self) -> Micros {
+        self.until_at_most(0)
+    }
 
     /// Until nothing is in use, if `units` are taken now and nothing later. `units` is not 0.
     fn until_idle_with(&self, units: u64) -> Micros;
 
-    /// Until a request that is granted now may go ahead.
-    fn turn(&self) -> Micros {
+    /// How long a request that is granted now must wait before it may go ahead.
+    fn delay(&self) -> Micros {
         Micros::ZERO
+    }
+
+    /// Whether a grant needs a new block of memory, for a structure that has one.
+    fn must_grow(&self) -> bool {
+        false
+    }
+
+    /// How many entries count, for a structure that is a list of them.
+    fn entries(&self) -> Option<usize> {
+        None
     }
 }
 
 /// Decides a request. Pure, total, and without an error path: limits and costs are valid.
-pub(super) fn decide(standing: &impl Standing, limit: u64, request: Request) -> Decision {
+pub(super) fn decide(usage: &impl Usage, request: Request) -> Decision {
     let Request { cost, mode } = request;
-    let used = standing.used();
-    let free = limit.saturating_sub(used);
+    let limit = usage.limit();
+    let free = limit.saturating_sub(usage.used());
     let taken = match mode {
         Mode::Whole if cost > free => 0,
         Mode::Whole | Mode::Force => cost,
@@ -98,8 +111,8 @@ pub(super) fn decide(standing: &impl Standing, limit: u64, request: Request) -> 
             allowed: true,
             limit,
             remaining: free.saturating_sub(taken),
-            wait: Some(standing.turn()),
-            reset: standing.until_idle_with(taken),
+            wait: Some(usage.delay()),
+            reset: usage.until_idle_with(taken),
             taken,
         };
     }
@@ -107,8 +120,8 @@ pub(super) fn decide(standing: &impl Standing, limit: u64, request: Request) -> 
         Some(Micros::ZERO)
     } else {
         let needed = if mode == Mode::Partial { 1 } else { cost };
-        limit.checked_sub(needed).map(|most| standing.until_at_most(most))
+        limit.checked_sub(needed).map(|most| usage.until_at_most(most))
     };
-    let reset = standing.until_idle();
+    let reset = usage.until_idle();
     Decision { allowed: cost == 0, limit, remaining: free, wait, reset, taken }
 }

@@ -20,17 +20,17 @@ use std::num::NonZeroU64;
 use super::time::Micros;
 
 /// The largest limit, capacity, cost or refund, in units.
-pub const MAX_UNITS: u64 = 1_000_000_000_000;
+pub(crate) const MAX_UNITS: u64 = 1_000_000_000_000;
 /// What is used saturates here: one full limit, and as much debt.
-pub const MAX_USED: u64 = 2 * MAX_UNITS;
+pub(crate) const MAX_USED: u64 = 2 * MAX_UNITS;
 /// The shortest window.
-pub const MIN_WINDOW: Micros = Micros::MILLISECOND;
+pub(crate) const MIN_WINDOW: Micros = Micros::MILLISECOND;
 /// The most buckets of a sliding window counter.
-pub const MAX_BUCKETS: u16 = 1024;
+pub(crate) const MAX_BUCKETS: u16 = 1024;
 /// The buckets of a sliding window counter whose caller names no number.
-pub const DEFAULT_BUCKETS: u16 = 16;
+pub(crate) const DEFAULT_BUCKETS: u16 = 16;
 /// The largest limit that `rl.max-log-entries` can allow a sliding log.
-pub const MAX_LOG_ENTRIES: u64 = 10_000_000;
+pub(crate) const MAX_LOG_ENTRIES: u64 = 10_000_000;
 
 const MAX_UNITS_PER_MICROSECOND: u64 = 1_000; // 10^9 a second
 const MAX_DECIMALS: u32 = 6;
@@ -38,7 +38,7 @@ const MAX_DECIMAL_RATE_UNITS: u64 = 1_000_000_000_000_000; // 10^9 with six deci
 
 /// The algorithms, in the order in which their numbers are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Algorithm {
+pub(crate) enum Algorithm {
     /// A bucket of units, refilled at a rate.
     TokenBucket,
     /// A queue that is served at a rate.
@@ -53,18 +53,16 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// All of them.
-    pub const ALL: [Self; 5] =
+    pub(crate) const ALL: [Self; 5] =
         [Self::TokenBucket, Self::LeakyBucket, Self::FixedWindow, Self::Sliding, Self::SlidingLog];
 
     /// The algorithm of this name, in upper or lower case.
-    #[must_use]
-    pub fn read(name: &[u8]) -> Option<Self> {
+    pub(crate) fn read(name: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.name().as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// The name as in the command `RL.<NAME>`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::TokenBucket => "TOKENBUCKET",
             Self::LeakyBucket => "LEAKYBUCKET",
@@ -77,15 +75,14 @@ impl Algorithm {
 
 /// `units` per `per_us` microseconds, as written and not reduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
+pub(crate) struct Rate {
     units: NonZeroU64,
     per_us: NonZeroU64,
 }
 
 impl Rate {
     /// A rate from 1 per 3650 days to 10^9 a second.
-    #[must_use]
-    pub fn new(units: u64, per_us: u64) -> Option<Self> {
+    pub(crate) fn new(units: u64, per_us: u64) -> Option<Self> {
         let fastest = per_us.saturating_mul(MAX_UNITS_PER_MICROSECOND);
         if units > fastest.min(MAX_DECIMAL_RATE_UNITS) || per_us > Micros::MAX_DURATION.get() {
             return None;
@@ -99,8 +96,7 @@ impl Rate {
     }
 
     /// Reads `10` or `0.5` (units a second), `100/60`, `100/1m` or `100/m`.
-    #[must_use]
-    pub fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let (units, rest) = read_digits(text)?;
         if let Some(duration) = rest.strip_prefix(b"/") {
             let per = match duration {
@@ -116,20 +112,17 @@ impl Rate {
     }
 
     /// The units of the fraction: its numerator.
-    #[must_use]
-    pub const fn units(self) -> NonZeroU64 {
+    pub(crate) const fn units(self) -> NonZeroU64 {
         self.units
     }
 
     /// The microseconds of the fraction: its denominator.
-    #[must_use]
-    pub const fn per_us(self) -> NonZeroU64 {
+    pub(crate) const fn per_us(self) -> NonZeroU64 {
         self.per_us
     }
 
     /// The faster of two rates; the first where they are equal.
-    #[must_use]
-    pub fn faster(self, other: Self) -> Self {
+    pub(crate) fn faster(self, other: Self) -> Self {
         let ours = u128::from(self.units.get()).saturating_mul(u128::from(other.per_us.get()));
         let theirs = u128::from(other.units.get()).saturating_mul(u128::from(self.per_us.get()));
         if theirs > ours { other } else { self }
@@ -144,7 +137,7 @@ impl fmt::Display for Rate {
 
 /// What a bucket's level means to its callers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BucketKind {
+pub(crate) enum BucketKind {
     /// The level is what was taken and has not been refilled. Who is granted goes ahead at once.
     Token,
     /// The level is a queue. Who is granted goes ahead when what was before it has left.
@@ -153,8 +146,7 @@ pub enum BucketKind {
 
 impl BucketKind {
     /// The algorithm of such a bucket.
-    #[must_use]
-    pub const fn algorithm(self) -> Algorithm {
+    pub(crate) const fn algorithm(self) -> Algorithm {
         match self {
             Self::Token => Algorithm::TokenBucket,
             Self::Leaky => Algorithm::LeakyBucket,
@@ -164,29 +156,29 @@ impl BucketKind {
 
 /// The limits of RL.TOKENBUCKET and RL.LEAKYBUCKET.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BucketLimits {
+pub(crate) struct BucketLimits {
     /// How the level is read.
-    pub kind: BucketKind,
+    pub(crate) kind: BucketKind,
     /// The most units the bucket holds.
-    pub capacity: u64,
+    pub(crate) capacity: u64,
     /// How fast it refills or drains.
-    pub rate: Rate,
+    pub(crate) rate: Rate,
 }
 
 /// The limits of RL.FIXEDWINDOW.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FixedWindowLimits {
+pub(crate) struct FixedWindowLimits {
     /// The most units in one window.
-    pub limit: u64,
+    pub(crate) limit: u64,
     /// The length of a window.
-    pub window: Micros,
+    pub(crate) window: Micros,
     /// Where aligned windows begin after whole multiples of the window since 1970; below `window`.
-    pub align: Option<Micros>,
+    pub(crate) align: Option<Micros>,
 }
 
 /// How finely a sliding window tells its hits apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resolution {
+pub(crate) enum Resolution {
     /// An entry takes in the hits of one n-th of a window (1 to [`MAX_BUCKETS`]).
     Buckets(u16),
     /// An entry for every distinct microsecond.
@@ -195,18 +187,27 @@ pub enum Resolution {
 
 /// The limits of RL.SLIDING and RL.SLIDINGLOG.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlidingWindowLimits {
+pub(crate) struct SlidingWindowLimits {
     /// The most units in any span of one window.
-    pub limit: u64,
+    pub(crate) limit: u64,
     /// The length of a window.
-    pub window: Micros,
+    pub(crate) window: Micros,
     /// How finely hits are told apart.
-    pub resolution: Resolution,
+    pub(crate) resolution: Resolution,
+}
+
+impl SlidingWindowLimits {
+    pub(super) const fn algorithm(&self) -> Algorithm {
+        match self.resolution {
+            Resolution::Buckets(_) => Algorithm::Sliding,
+            Resolution::Exact => Algorithm::SlidingLog,
+        }
+    }
 }
 
 /// The limits of one call or one limiter, valid by construction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limits {
+pub(crate) enum Limits {
     /// RL.TOKENBUCKET and RL.LEAKYBUCKET.
     Bucket(BucketLimits),
     /// RL.FIXEDWINDOW.
@@ -217,65 +218,54 @@ pub enum Limits {
 
 impl Limits {
     /// A token bucket, if `capacity` is in bounds.
-    #[must_use]
-    pub fn token_bucket(capacity: u64, rate: Rate) -> Option<Self> {
+    pub(crate) fn token_bucket(capacity: u64, rate: Rate) -> Option<Self> {
         let kind = BucketKind::Token;
         (capacity <= MAX_UNITS).then_some(Self::Bucket(BucketLimits { kind, capacity, rate }))
     }
 
     /// A leaky bucket, if `capacity` is in bounds.
-    #[must_use]
-    pub fn leaky_bucket(capacity: u64, rate: Rate) -> Option<Self> {
+    pub(crate) fn leaky_bucket(capacity: u64, rate: Rate) -> Option<Self> {
         let kind = BucketKind::Leaky;
         (capacity <= MAX_UNITS).then_some(Self::Bucket(BucketLimits { kind, capacity, rate }))
     }
 
     /// A fixed window, if all are in bounds.
-    #[must_use]
-    pub fn fixed_window(limit: u64, window: Micros, align: Option<Micros>) -> Option<Self> {
+    pub(crate) fn fixed_window(limit: u64, window: Micros, align: Option<Micros>) -> Option<Self> {
         let valid = limit <= MAX_UNITS && is_window(window) && align.is_none_or(|at| at < window);
         valid.then_some(Self::FixedWindow(FixedWindowLimits { limit, window, align }))
     }
 
     /// A sliding window counter, if all are in bounds.
-    #[must_use]
-    pub fn sliding(limit: u64, window: Micros, buckets: u16) -> Option<Self> {
+    pub(crate) fn sliding(limit: u64, window: Micros, buckets: u16) -> Option<Self> {
         let valid = limit <= MAX_UNITS && is_window(window) && (1..=MAX_BUCKETS).contains(&buckets);
         let resolution = Resolution::Buckets(buckets);
         valid.then_some(Self::SlidingWindow(SlidingWindowLimits { limit, window, resolution }))
     }
 
     /// A sliding log, if all are in bounds.
-    #[must_use]
-    pub fn sliding_log(limit: u64, window: Micros) -> Option<Self> {
+    pub(crate) fn sliding_log(limit: u64, window: Micros) -> Option<Self> {
         let valid = limit <= MAX_LOG_ENTRIES && is_window(window);
         let resolution = Resolution::Exact;
         valid.then_some(Self::SlidingWindow(SlidingWindowLimits { limit, window, resolution }))
     }
 
     /// Which algorithm these limits are for.
-    #[must_use]
-    pub const fn algorithm(&self) -> Algorithm {
+    pub(crate) const fn algorithm(&self) -> Algorithm {
         match self {
             Self::Bucket(limits) => limits.kind.algorithm(),
             Self::FixedWindow(_) => Algorithm::FixedWindow,
-            Self::SlidingWindow(limits) => match limits.resolution {
-                Resolution::Buckets(_) => Algorithm::Sliding,
-                Resolution::Exact => Algorithm::SlidingLog,
-            },
+            Self::SlidingWindow(limits) => limits.algorithm(),
         }
     }
 }
 
 /// Whether a window may be as long as this.
-#[must_use]
-pub fn is_window(window: Micros) -> bool {
+pub(crate) fn is_window(window: Micros) -> bool {
     (MIN_WINDOW..=Micros::MAX_DURATION).contains(&window)
 }
 
 /// Reads an integer that is at most `max`: digits alone.
-#[must_use]
-pub fn parse_integer(text: &[u8], max: u64) -> Option<u64> {
+pub(crate) fn parse_integer(text: &[u8], max: u64) -> Option<u64> {
     let (value, rest) = read_digits(text)?;
     (rest.is_empty() && value <= max).then_some(value)
 }
@@ -293,28 +283,24 @@ fn read_digits(text: &[u8]) -> Option<(u64, &[u8])> {
 }
 
 /// Reads a number of units: an integer from 0 to [`MAX_UNITS`].
-#[must_use]
-pub fn parse_units(text: &[u8]) -> Option<u64> {
+pub(crate) fn parse_units(text: &[u8]) -> Option<u64> {
     parse_integer(text, MAX_UNITS)
 }
 
 /// Reads a duration of 0 to 3650 days: seconds, or a number with its unit.
-#[must_use]
-pub fn parse_duration(text: &[u8]) -> Option<Micros> {
+pub(crate) fn parse_duration(text: &[u8]) -> Option<Micros> {
     let (decimal, unit) = Decimal::parse(text)?;
     let micros = decimal.times(unit_us(unit)?)?;
     (micros <= Micros::MAX_DURATION.get()).then_some(Micros::new(micros))
 }
 
 /// Reads a window: a duration from 1 ms to 3650 days.
-#[must_use]
-pub fn parse_window(text: &[u8]) -> Option<Micros> {
+pub(crate) fn parse_window(text: &[u8]) -> Option<Micros> {
     parse_duration(text).filter(|&window| is_window(window))
 }
 
 /// Reads an alignment: a duration that may be negative, taken modulo the window.
-#[must_use]
-pub fn parse_align(text: &[u8], window: Micros) -> Option<Micros> {
+pub(crate) fn parse_align(text: &[u8], window: Micros) -> Option<Micros> {
     let (negative, magnitude) = match text.strip_prefix(b"-") {
         Some(magnitude) => (true, magnitude),
         None => (false, text),

@@ -1,4 +1,4 @@
-//! The limiting itself: pure, without a server and without a clock of its own.
+//! Rate limiting itself: pure, without a server and without a clock of its own.
 //!
 //! A [`Limiter`] is the state of one key. Everything about it is a function of that state, the [`Limits`]
 //! of a call, the moment `now` and the units asked for:
@@ -6,11 +6,11 @@
 //! | function | what it does |
 //! | --- | --- |
 //! | [`decide`] | says whether a request is granted, what remains and how long to wait; takes nothing |
-//! | [`Limiter::first`], [`Limiter::grant`] | record a grant: the effect of a decision |
-//! | [`Limiter::refund`] | gives units back |
+//! | [`effect::apply`] | records what was decided: a grant, or a refund |
+//! | [`effect::new_expiry`] | says how long the key must live |
 //!
-//! A grant is recorded by its effect alone (limits, moment, units), so that a replica that is
-//! sent the effect holds the same state as the primary that decided.
+//! What was decided is recorded by its effect alone (limits, moment, units). A replica that receives the effect holds
+//! the same state as the primary that decided.
 //!
 //! Three structures serve five algorithms: [`Bucket`] is TOKENBUCKET and LEAKYBUCKET,
 //! [`FixedWindow`] is itself, and [`SlidingWindow`] is SLIDING and SLIDINGLOG.
@@ -18,298 +18,231 @@
 //! | file | what is in it |
 //! | --- | --- |
 //! | `time`, `packed` | microseconds and rounding; integers as wide as they need be |
-//! | `limits` | what callers allow, read and validated |
+//! | `limits`, `calendar`, `rule` | what callers allow, validated; calendar windows; a rule as text |
 //! | `decision` | the decision that all algorithms share |
 //! | `bucket`, `fixed_window`, `sliding_window` (on `ring`) | one structure each |
+//! | `stored` | the 32 bytes in which each of them is kept |
+//! | `effect` | what a grant or a refund does to a key |
 //! | `codec` | the stored bytes and the replicated effect |
+//!
+//! # A sixth algorithm
+//!
+//! If it reads a structure that is there in another way: an [`Algorithm`], its name and its words in `rule`, its limits in
+//! `limits`, its number in `codec`. A structure of its own adds a file with a type for its state and one for its
+//! [`Usage`], an arm in [`Pair`] and in [`State`] (the compiler then names every place), and its form in `stored`. Then
+//! a row in `commands::TABLE`, and in each test that goes by rows; the property tests ask for a model.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
 mod bucket;
-pub mod codec;
+mod calendar;
+pub(crate) mod codec;
 mod decision;
+pub(crate) mod effect;
 mod fixed_window;
-pub mod limits;
+pub(crate) mod limits;
 mod packed;
 mod ring;
+pub(crate) mod rule;
 mod sliding_window;
-pub mod time;
+mod stored;
+pub(crate) mod time;
 
 #[cfg(test)]
 mod tests;
 
-pub use bucket::{Bucket, SmallBucket};
-pub use decision::{Decision, Mode, Request};
-pub use fixed_window::FixedWindow;
-pub use limits::{Algorithm, Limits};
-pub use ring::Entry;
-pub use sliding_window::SlidingWindow;
-pub use time::Micros;
+use std::ops::Deref;
 
-use decision::Standing;
-use limits::BucketKind;
+pub(crate) use decision::{Decision, Mode, Request};
+pub(crate) use limits::{Algorithm, Limits};
+pub(crate) use ring::Entry;
+pub(crate) use stored::{Block, BlockMut, LargeBucket, Limiter};
+pub(crate) use time::Micros;
 
-/// The state of one key: what is used, since when, and under which limits.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Limiter {
-    /// A token or leaky bucket.
-    Bucket(SmallBucket),
-    /// A token or leaky bucket that does not fit the form above.
-    LargeBucket(Box<Bucket>),
-    /// A fixed window.
-    FixedWindow(FixedWindow),
-    /// A sliding window counter or log.
-    SlidingWindow(SlidingWindow),
-}
+use bucket::{Bucket, Level};
+use decision::Usage;
+use fixed_window::{Count, FixedWindow};
+use limits::{BucketLimits, FixedWindowLimits, SlidingWindowLimits};
+use sliding_window::{SlidingWindow, Span};
+use stored::State;
 
-/// A limiter as it is read: whatever form it is kept in.
-enum View<'a> {
-    Bucket(Bucket),
-    FixedWindow(&'a FixedWindow),
-    SlidingWindow(&'a SlidingWindow),
+/// Evaluates an expression on what counts now of a pair, whichever its structure.
+macro_rules! on_usage {
+    ($pair:expr, $now:expr, $usage:ident => $answer:expr) => {
+        match $pair {
+            Pair::Bucket(state, call) => {
+                let $usage = Level::of(state, call, $now);
+                $answer
+            }
+            Pair::FixedWindow(state, call) => {
+                let $usage = Count::of(state, call, $now);
+                $answer
+            }
+            Pair::SlidingWindow(state, call) => {
+                let $usage = Span::of(state, call, $now);
+                $answer
+            }
+        }
+    };
 }
 
 /// Decides a request on a key that holds `state`, or nothing. A state of another algorithm than the
 /// call's counts as nothing: whether it may be replaced is asked before, by [`Limiter::is_idle`].
-#[must_use]
-pub fn decide(state: Option<&Limiter>, call: &Limits, now: Micros, request: Request) -> Decision {
-    let state = state.filter(|state| state.algorithm() == call.algorithm());
-    match (call, state.map(Limiter::view)) {
-        (Limits::Bucket(call), Some(View::Bucket(bucket))) => {
-            decision::decide(&bucket.standing(call, now), call.capacity, request)
-        }
-        (Limits::Bucket(call), _) => {
-            decision::decide(&bucket::Level::empty(call), call.capacity, request)
-        }
-        (Limits::FixedWindow(call), Some(View::FixedWindow(window))) => {
-            decision::decide(&window.standing(call, now), call.limit, request)
-        }
-        (Limits::FixedWindow(call), _) => {
-            decision::decide(&fixed_window::Count::empty(call, now), call.limit, request)
-        }
-        (Limits::SlidingWindow(call), Some(View::SlidingWindow(list))) => {
-            decision::decide(&list.standing(call, now), call.limit, request)
-        }
-        (Limits::SlidingWindow(call), _) => {
-            decision::decide(&sliding_window::Span::empty(call, now), call.limit, request)
+pub(crate) fn decide(
+    state: Option<&Limiter>,
+    call: &Limits,
+    now: Micros,
+    request: Request,
+) -> Decision {
+    let pair = Pair::of(state.map(Limiter::state), call);
+    on_usage!(pair, now, usage => decision::decide(&usage, request))
+}
+
+/// The same, and whether to take what is granted needs memory that is not there yet: a new key, or a list of entries
+/// that must be allocated anew to grow. (A bucket that outgrows its small form takes some, too: it is there already, and
+/// goes on deciding.)
+pub(crate) fn decide_and_plan(
+    state: Option<&Limiter>,
+    call: &Limits,
+    now: Micros,
+    request: Request,
+) -> (Decision, bool) {
+    let is_new = state.is_none();
+    let pair = Pair::of(state.map(Limiter::state), call);
+    on_usage!(pair, now, usage => {
+        let decision = decision::decide(&usage, request);
+        let must_allocate = decision.taken > 0 && (is_new || usage.must_grow());
+        (decision, must_allocate)
+    })
+}
+
+/// The limits of a call, and the state that they meet: none, or one of the same algorithm.
+enum Pair<'c, S> {
+    Bucket(Option<Bucket>, &'c BucketLimits),
+    FixedWindow(Option<FixedWindow>, &'c FixedWindowLimits),
+    SlidingWindow(Option<SlidingWindow<S>>, &'c SlidingWindowLimits),
+}
+
+impl<'c, S: Deref<Target = [Entry]>> Pair<'c, S> {
+    /// A state of another algorithm counts as none.
+    #[inline]
+    fn of(state: Option<State<S>>, call: &'c Limits) -> Self {
+        match (call, state) {
+            (Limits::Bucket(call), Some(State::Bucket(bucket)))
+                if bucket.limits.kind == call.kind =>
+            {
+                Self::Bucket(Some(bucket), call)
+            }
+            (Limits::Bucket(call), _) => Self::Bucket(None, call),
+            (Limits::FixedWindow(call), Some(State::FixedWindow(window))) => {
+                Self::FixedWindow(Some(window), call)
+            }
+            (Limits::FixedWindow(call), _) => Self::FixedWindow(None, call),
+            (Limits::SlidingWindow(call), Some(State::SlidingWindow(list)))
+                if list.limits.algorithm() == call.algorithm() =>
+            {
+                Self::SlidingWindow(Some(list), call)
+            }
+            (Limits::SlidingWindow(call), _) => Self::SlidingWindow(None, call),
         }
     }
 }
 
-/// Whether a grant on a key that holds `state`, or nothing, needs memory that is not there yet: a new key, or a
-/// list of entries that must be allocated anew to grow. (A bucket that outgrows its small form takes some, too: it is there
-/// already, and goes on deciding.)
-#[must_use]
-pub fn must_allocate(state: Option<&Limiter>, call: &Limits, now: Micros) -> bool {
-    match (state, call) {
-        (None, _) => true,
-        (Some(state), Limits::SlidingWindow(_)) if state.algorithm() != call.algorithm() => true,
-        (Some(Limiter::SlidingWindow(list)), Limits::SlidingWindow(call)) => {
-            list.must_grow(call, now)
+impl Pair<'_, Box<[Entry]>> {
+    /// The limiter after a grant of 1 unit or more, and the moment from which on it is idle.
+    #[inline]
+    fn granted(self, now: Micros, units: u64) -> (Limiter, Micros) {
+        match self {
+            Self::Bucket(bucket, call) => {
+                let bucket = Bucket::granted(&Level::of(bucket, call, now), units, now);
+                (bucket.into(), bucket.idle_at())
+            }
+            Self::FixedWindow(window, call) => {
+                let window = FixedWindow::granted(&Count::of(window, call, now), units);
+                (window.into(), window.idle_at())
+            }
+            Self::SlidingWindow(list, call) => {
+                let mut list = list.unwrap_or_else(|| SlidingWindow::new(call));
+                list.grant(call, units, now);
+                let idle_at = list.idle_at();
+                (list.into(), idle_at)
+            }
         }
-        _ => false,
     }
 }
 
-// One box a key: what is in it is packed so that it stays within 32 bytes, an allocator's size class.
-const _: () = assert!(size_of::<Limiter>() == 32);
-// Servers give no more.
-const _: () = assert!(align_of::<Limiter>() <= 8 && align_of::<Bucket>() <= 8);
+impl<S: Deref<Target = [Entry]>> State<S> {
+    /// The limits of the last grant.
+    fn limits(&self) -> Limits {
+        match self {
+            Self::Bucket(bucket) => Limits::Bucket(bucket.limits),
+            Self::FixedWindow(window) => Limits::FixedWindow(window.limits),
+            Self::SlidingWindow(list) => Limits::SlidingWindow(list.limits),
+        }
+    }
+}
 
 impl Limiter {
-    fn view(&self) -> View<'_> {
-        match self {
-            Self::Bucket(bucket) => View::Bucket(bucket.unpack()),
-            Self::LargeBucket(bucket) => View::Bucket(**bucket),
-            Self::FixedWindow(window) => View::FixedWindow(window),
-            Self::SlidingWindow(list) => View::SlidingWindow(list),
-        }
+    /// The limiter after the first grant on a key, and the moment from which on it is idle.
+    fn first(call: &Limits, now: Micros, units: u64) -> (Self, Micros) {
+        Pair::of(None, call).granted(now, units)
     }
 
-    /// The state after the first grant on a key.
-    #[must_use]
-    pub fn first(call: &Limits, now: Micros, units: u64) -> Self {
-        match call {
-            Limits::Bucket(call) => Bucket::grant(&bucket::Level::empty(call), units, now).into(),
-            Limits::FixedWindow(call) => {
-                Self::FixedWindow(FixedWindow::grant(&fixed_window::Count::empty(call, now), units))
-            }
-            Limits::SlidingWindow(call) => {
-                let mut list = SlidingWindow::new(call);
-                list.grant(call, units, now);
-                Self::SlidingWindow(list)
-            }
-        }
+    /// Records a grant of 1 unit or more, and returns the moment from which on the limiter is idle. A state of another
+    /// algorithm is replaced.
+    fn grant(&mut self, call: &Limits, now: Micros, units: u64) -> Micros {
+        let (limiter, idle_at) = Pair::of(Some(self.take()), call).granted(now, units);
+        *self = limiter;
+        idle_at
     }
 
-    /// What redis-cell remembers, as a token bucket under these limits: a theoretical arrival time, in nanoseconds since 1970.
-    /// `None` if nothing of it is used any more, or the limits are for something else.
-    #[must_use]
-    pub fn from_arrival_time(call: &Limits, nanos: u64, now: Micros) -> Option<Self> {
-        match call {
-            Limits::Bucket(call) if call.kind == BucketKind::Token => {
-                Bucket::from_arrival_time(call, nanos, now).map(Self::from)
-            }
-            _ => None,
-        }
-    }
-
-    /// The state after a grant on `before`, or on nothing.
-    #[must_use]
-    pub fn granted(before: Option<Self>, call: &Limits, now: Micros, units: u64) -> Self {
-        match before {
-            Some(mut limiter) => {
-                limiter.grant(call, now, units);
-                limiter
-            }
-            None => Self::first(call, now, units),
-        }
-    }
-
-    /// Records a grant of 1 unit or more. A state of another algorithm is replaced.
-    pub fn grant(&mut self, call: &Limits, now: Micros, units: u64) {
-        if self.algorithm() != call.algorithm() {
-            *self = Self::first(call, now, units);
-            return;
-        }
-        match (self.view(), call) {
-            (View::Bucket(bucket), Limits::Bucket(call)) => {
-                *self = Bucket::grant(&bucket.standing(call, now), units, now).into();
-            }
-            (View::FixedWindow(window), Limits::FixedWindow(call)) => {
-                *self = Self::FixedWindow(FixedWindow::grant(&window.standing(call, now), units));
-            }
-            // One algorithm has one structure: what is left is a list and limits for one.
-            _ => {
-                if let (Self::SlidingWindow(list), Limits::SlidingWindow(call)) = (self, call) {
-                    list.grant(call, units, now);
-                }
-            }
-        }
-    }
-
-    /// Gives `units` back, the newest first. Whether anything is still used; if not, the key is to
-    /// be deleted.
-    pub fn refund(&mut self, now: Micros, units: u64) -> bool {
-        match self {
-            Self::FixedWindow(window) => window.refund(units),
-            Self::SlidingWindow(list) => list.refund(units, now),
-            Self::Bucket(_) | Self::LargeBucket(_) => self.refund_bucket(now, units),
-        }
-    }
-
-    fn refund_bucket(&mut self, now: Micros, units: u64) -> bool {
-        let View::Bucket(mut bucket) = self.view() else {
-            return true;
+    /// Gives `units` back, the newest first. Whether anything is still used; if not, the key is to be deleted.
+    fn refund(&mut self, now: Micros, units: u64) -> bool {
+        let mut state = self.take();
+        let is_used = match &mut state {
+            State::Bucket(bucket) => bucket.refund(units, now),
+            State::FixedWindow(window) => window.refund(units),
+            State::SlidingWindow(list) => list.refund(units, now),
         };
-        let is_used = bucket.refund(units, now);
-        *self = bucket.into();
+        *self = state.into();
         is_used
     }
 
-    /// Which algorithm the state belongs to.
-    #[must_use]
-    pub fn algorithm(&self) -> Algorithm {
-        match self {
-            Self::Bucket(bucket) => bucket.kind().algorithm(),
-            Self::LargeBucket(bucket) => bucket.limits().kind.algorithm(),
-            Self::FixedWindow(_) => Algorithm::FixedWindow,
-            Self::SlidingWindow(list) => list.algorithm(),
-        }
-    }
-
     /// The limits of the last grant.
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        match self.view() {
-            View::Bucket(bucket) => Limits::Bucket(bucket.limits()),
-            View::FixedWindow(window) => Limits::FixedWindow(window.limits()),
-            View::SlidingWindow(list) => Limits::SlidingWindow(list.limits()),
-        }
+    pub(crate) fn limits(&self) -> Limits {
+        self.state().limits()
     }
 
     /// What a request would be answered under the limits of the last grant.
-    #[must_use]
-    pub fn peek(&self, now: Micros, request: Request) -> Decision {
+    pub(crate) fn peek(&self, now: Micros, request: Request) -> Decision {
         decide(Some(self), &self.limits(), now, request)
     }
 
     /// The units in use under the limits of the last grant, rounded up.
-    #[must_use]
-    pub fn used(&self, now: Micros) -> u64 {
-        match self.view() {
-            View::Bucket(bucket) => bucket.standing(&bucket.limits(), now).used(),
-            View::FixedWindow(window) => window.standing(&window.limits(), now).used(),
-            View::SlidingWindow(list) => list.standing(&list.limits(), now).used(),
-        }
+    pub(crate) fn used(&self, now: Micros) -> u64 {
+        let limits = self.limits();
+        on_usage!(Pair::of(Some(self.state()), &limits), now, usage => usage.used())
     }
 
-    /// Whether the limiter is as if never used, under the limits of the last grant.
-    #[must_use]
-    pub fn is_idle(&self, now: Micros) -> bool {
+    /// How many entries count now, if the structure is a list of them.
+    pub(crate) fn entries(&self, now: Micros) -> Option<usize> {
+        let limits = self.limits();
+        on_usage!(Pair::of(Some(self.state()), &limits), now, usage => usage.entries())
+    }
+
+    /// Whether nothing counts any more, under the limits of the last grant.
+    pub(crate) fn is_idle(&self, now: Micros) -> bool {
         self.used(now) == 0
     }
 
-    /// The moment from which on the limiter is as if never used.
-    #[must_use]
-    pub fn idle_at(&self) -> Micros {
-        match self.view() {
-            View::Bucket(bucket) => bucket.idle_at(),
-            View::FixedWindow(window) => window.idle_at(),
-            View::SlidingWindow(list) => list.idle_at(),
+    /// The moment from which on the limiter is idle.
+    #[cfg(test)]
+    pub(crate) fn idle_at(&self) -> Micros {
+        match self.state() {
+            State::Bucket(bucket) => bucket.idle_at(),
+            State::FixedWindow(window) => window.idle_at(),
+            State::SlidingWindow(list) => list.idle_at(),
         }
     }
-
-    /// How many entries count now, where the structure is a list of them.
-    #[must_use]
-    pub fn entries(&self, now: Micros) -> Option<usize> {
-        let Self::SlidingWindow(list) = self else {
-            return None;
-        };
-        Some(list.standing(&list.limits(), now).entries())
-    }
-
-    /// The block of memory besides the limiter itself, if there is one.
-    #[must_use]
-    pub fn block(&self) -> Option<Block<'_>> {
-        match self {
-            Self::Bucket(_) | Self::FixedWindow(_) => None,
-            Self::LargeBucket(bucket) => Some(Block::Bucket(bucket)),
-            Self::SlidingWindow(list) => Some(Block::Entries(list.slots())),
-        }
-    }
-
-    /// The same block, to move it elsewhere.
-    pub fn block_mut(&mut self) -> Option<BlockMut<'_>> {
-        match self {
-            Self::Bucket(_) | Self::FixedWindow(_) => None,
-            Self::LargeBucket(bucket) => Some(BlockMut::Bucket(bucket)),
-            Self::SlidingWindow(list) => Some(BlockMut::Entries(list.slots_mut())),
-        }
-    }
-}
-
-impl From<Bucket> for Limiter {
-    fn from(bucket: Bucket) -> Self {
-        SmallBucket::pack(&bucket).map_or_else(|| Self::LargeBucket(Box::new(bucket)), Self::Bucket)
-    }
-}
-
-/// A block of memory besides a limiter itself.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Block<'a> {
-    /// The entries of a list, never none.
-    Entries(&'a [Entry]),
-    /// A bucket.
-    Bucket(&'a Bucket),
-}
-
-/// The same, to put another in its place.
-#[derive(Debug)]
-pub enum BlockMut<'a> {
-    /// The entries of a list.
-    Entries(&'a mut Box<[Entry]>),
-    /// A bucket.
-    Bucket(&'a mut Box<Bucket>),
 }

@@ -46,13 +46,18 @@ impl U96 {
     /// Keeps `value`, or the largest value there is.
     pub(super) const fn new(value: u128) -> Self {
         let bytes = (if value > Self::MAX { Self::MAX } else { value }).to_le_bytes();
-        let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = bytes;
-        Self([a, b, c, d, e, f, g, h, i, j, k, l])
+        match bytes.first_chunk() {
+            Some(low) => Self(*low),
+            None => Self([u8::MAX; 12]),
+        }
     }
 
     pub(super) const fn get(self) -> u128 {
-        let [a, b, c, d, e, f, g, h, i, j, k, l] = self.0;
-        u128::from_le_bytes([a, b, c, d, e, f, g, h, i, j, k, l, 0, 0, 0, 0])
+        let mut bytes = [0; 16];
+        if let Some(low) = bytes.first_chunk_mut() {
+            *low = self.0;
+        }
+        u128::from_le_bytes(bytes)
     }
 }
 

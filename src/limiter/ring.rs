@@ -3,21 +3,24 @@
 //! ```text
 //!   entry (96 bits)   | time: 53 bits, us since 1970 | running total: 43 bits, modulo 2^43 |
 //!
-//!   slots  | header | owner's | e3 | e4 | e5 |    |    | e0 | e1 | e2 |      len 6, capacity 8
-//!                                                        ^ head
+//!   slots  | reserved | reserved | e3 | e4 | e5 |    |    | e0 | e1 | e2 |      len 6, capacity 8
+//!                                                           ^ head
 //! ```
 //!
-//! An entry holds a *running total* of units, not its own: so the units from any entry to any other are
-//! one subtraction, and the entry at which enough units will have left is found by bisection. Totals
-//! are modulo 2^43; any two in a ring differ by at most 2 * 10^12 < 2^41, so their difference is exact.
+//! An entry holds a *running total* of units, not its own. The units between any two entries are then one
+//! subtraction, and the entry at which enough units have expired is found by bisection. Totals are modulo 2^43;
+//! any two in a ring differ by at most 2 * 10^12 < 2^41, so their difference is exact.
 //!
-//! The header is an entry, too: before the oldest entry, so many units were recorded in all, and
-//! a time for the owner's use; 96 bits more are the owner's alone. They lie with the entries because every byte beside
-//! them makes the box of every limiter larger, that of a bucket included.
+//! The first two slots are reserved for the form in which a list is kept in memory (`stored`): every byte outside
+//! the block would make the box of every limiter larger, that of a bucket included.
+//!
+//! Slots are owned (`Box<[Entry]>`), or borrowed (`&[Entry]`) to read.
 //!
 //! Pushing at the back and dropping from the front are O(1) amortised. A ring of few entries grows by a quarter, a longer
-//! one by an eighth, and shrinks when it is less than half full: at most 24 bytes of memory for an entry of 12 (where
-//! there is but one entry, up to four slots).
+//! one by an eighth, and it shrinks when it is less than half full: at most 24 bytes of memory for an entry of 12
+//! (with a single entry, up to four slots).
+
+use std::ops::Deref;
 
 use super::packed::U96;
 use super::time::Micros;
@@ -43,9 +46,9 @@ impl Total {
     }
 }
 
-/// Up to some moment, so many units were recorded in all.
+/// A moment, and the running total of units up to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry(U96);
+pub(crate) struct Entry(U96);
 
 impl Entry {
     const EMPTY: Self = Self(U96::new(0));
@@ -54,7 +57,6 @@ impl Entry {
         Self(U96::new(u128::from(time.get()) << TOTAL_BITS | u128::from(total.0)))
     }
 
-    /// The moment of the latest hit in the entry.
     pub(super) fn time(self) -> Micros {
         Micros::saturating_from(self.0.get() >> TOTAL_BITS)
     }
@@ -68,34 +70,23 @@ impl Entry {
 
 /// A growing and shrinking ring of entries.
 #[derive(Debug)]
-pub(super) struct Ring {
-    /// The header, what is the owner's, and the places of entries.
-    slots: Box<[Entry]>,
+pub(super) struct Ring<S = Box<[Entry]>> {
+    slots: S,
     head: u32,
     len: u32,
 }
 
 /// The slots before the first place of an entry.
-const HEADERS: usize = 2;
-/// The slots that a ring keeps even where fewer would do.
-const FEWEST_SLOTS: usize = HEADERS + 2;
-/// Up to so many entries a ring grows by a quarter.
+const RESERVED: usize = 2;
+/// The slots that a ring keeps even if fewer would do.
+const FEWEST_SLOTS: usize = RESERVED + 2;
+/// Up to this many entries a ring grows by a quarter.
 const FEW_ENTRIES: usize = 32;
 
-impl Ring {
-    /// A ring of these entries with no room for more, but for the first.
-    pub(super) fn new(
-        header: Entry,
-        owned: u128,
-        entries: impl ExactSizeIterator<Item = Entry>,
-    ) -> Self {
-        let len = entries.len();
-        let mut slots = Vec::with_capacity(len.max(1).saturating_add(HEADERS));
-        slots.extend([header, Entry(U96::new(owned))]);
-        slots.extend(entries);
-        slots.resize(len.max(1).saturating_add(HEADERS), Entry::EMPTY);
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
-        Self { slots: slots.into_boxed_slice(), head: 0, len }
+impl<S: Deref<Target = [Entry]>> Ring<S> {
+    /// What the reserved slots hold.
+    pub(super) fn reserved(&self) -> [Entry; RESERVED] {
+        self.slots.first_chunk().copied().unwrap_or([Entry::EMPTY; RESERVED])
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -103,40 +94,8 @@ impl Ring {
     }
 
     /// How many entries there is room for.
-    pub(super) const fn capacity(&self) -> usize {
-        self.slots.len().saturating_sub(HEADERS)
-    }
-
-    /// What was recorded before the oldest entry, and the owner's time.
-    pub(super) fn header(&self) -> Entry {
-        self.slots.first().copied().unwrap_or(Entry::EMPTY)
-    }
-
-    pub(super) fn set_header(&mut self, header: Entry) {
-        if let Some(slot) = self.slots.first_mut() {
-            *slot = header;
-        }
-    }
-
-    /// The 96 bits that are the owner's.
-    pub(super) fn owned(&self) -> u128 {
-        self.slots.get(1).map_or(0, |slot| slot.0.get())
-    }
-
-    pub(super) fn set_owned(&mut self, owned: u128) {
-        if let Some(slot) = self.slots.get_mut(1) {
-            *slot = Entry(U96::new(owned));
-        }
-    }
-
-    /// Where the entries lie in memory, to move them elsewhere.
-    pub(super) const fn slots_mut(&mut self) -> &mut Box<[Entry]> {
-        &mut self.slots
-    }
-
-    /// Where the entries lie in memory.
-    pub(super) const fn slots(&self) -> &[Entry] {
-        &self.slots
+    pub(super) fn capacity(&self) -> usize {
+        self.slots.len().saturating_sub(RESERVED)
     }
 
     /// The entry that `index` others are older than.
@@ -155,9 +114,9 @@ impl Ring {
         (0..self.len()).filter_map(|index| self.get(index))
     }
 
-    /// How many of the entries, all at the front, fulfil the condition.
+    /// How many entries fulfil the condition; all those that do are at the front.
     pub(super) fn partition_point(&self, condition: impl Fn(Entry) -> bool) -> usize {
-        // Nearly always none or one has left since the last call: looked for from the front, in steps that double.
+        // Nearly always none or one has expired since the last call: search from the front, in steps that double.
         let fulfils = |index| self.get(index).is_some_and(&condition);
         let (mut low, mut high) = (0, 0);
         while fulfils(high) {
@@ -176,10 +135,51 @@ impl Ring {
         low
     }
 
+    /// The slot of the entry that `index` others are older than.
+    fn slot(&self, index: usize) -> usize {
+        let place = (self.head as usize).saturating_add(index);
+        place.checked_sub(self.capacity()).unwrap_or(place).saturating_add(RESERVED)
+    }
+}
+
+impl Ring {
+    /// A ring of these entries with no room for more, but for the first.
+    pub(super) fn new(entries: impl ExactSizeIterator<Item = Entry>) -> Self {
+        let len = entries.len();
+        let size = len.max(1).saturating_add(RESERVED);
+        let mut slots = Vec::with_capacity(size);
+        slots.extend([Entry::EMPTY; RESERVED]);
+        slots.extend(entries);
+        slots.resize(size, Entry::EMPTY);
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        Self { slots: slots.into_boxed_slice(), head: 0, len }
+    }
+
+    /// The same ring, to read.
+    pub(super) fn borrow(&self) -> Ring<&[Entry]> {
+        Ring { slots: &self.slots, head: self.head, len: self.len }
+    }
+
+    /// Where the slots lie in memory.
+    pub(super) const fn slots(&self) -> &[Entry] {
+        &self.slots
+    }
+
+    /// Where the slots lie in memory, to move them elsewhere.
+    pub(super) const fn slots_mut(&mut self) -> &mut Box<[Entry]> {
+        &mut self.slots
+    }
+
+    pub(super) fn set_reserved(&mut self, reserved: [Entry; RESERVED]) {
+        if let Some(slots) = self.slots.first_chunk_mut() {
+            *slots = reserved;
+        }
+    }
+
     /// Drops the oldest `count` entries.
     pub(super) fn drop_front(&mut self, count: usize) {
         let count = count.min(self.len());
-        let head = self.slot(count).saturating_sub(HEADERS);
+        let head = self.slot(count).saturating_sub(RESERVED);
         self.head = u32::try_from(head).unwrap_or_default();
         self.len = self.len.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
     }
@@ -189,7 +189,6 @@ impl Ring {
         self.len = self.len.saturating_sub(1);
     }
 
-    /// Makes another entry the newest.
     pub(super) fn push_back(&mut self, entry: Entry) {
         if self.len() == self.capacity() {
             self.reallocate(self.len().saturating_add(1));
@@ -201,7 +200,7 @@ impl Ring {
         }
     }
 
-    /// Gives memory back where less than half of it is used.
+    /// Gives memory back if less than half of it is used.
     pub(super) fn shrink(&mut self) {
         if self.slots.len() > self.len().saturating_mul(2).max(FEWEST_SLOTS) {
             self.reallocate(self.len());
@@ -211,36 +210,31 @@ impl Ring {
     /// Moves the entries to a block with room for `capacity`, and some more.
     fn reallocate(&mut self, capacity: usize) {
         let spare = if capacity > FEW_ENTRIES { capacity >> 3 } else { capacity >> 2 };
-        let size = capacity.saturating_add(spare).saturating_add(HEADERS);
+        let size = capacity.saturating_add(spare).saturating_add(RESERVED);
         let mut slots = Vec::with_capacity(size);
-        slots.extend_from_slice(self.slots.get(..HEADERS).unwrap_or_default());
+        slots.extend([Entry::EMPTY; RESERVED]);
         slots.extend(self.iter());
         slots.resize(size, Entry::EMPTY);
         self.slots = slots.into_boxed_slice();
         self.head = 0;
-    }
-
-    /// The slot of the entry that `index` others are older than.
-    fn slot(&self, index: usize) -> usize {
-        let place = (self.head as usize).saturating_add(index);
-        place.checked_sub(self.capacity()).unwrap_or(place).saturating_add(HEADERS)
     }
 }
 
 impl Clone for Ring {
     fn clone(&self) -> Self {
         let entries: Vec<_> = self.iter().collect();
-        Self::new(self.header(), self.owned(), entries.into_iter())
+        let mut clone = Self::new(entries.into_iter());
+        clone.set_reserved(self.reserved());
+        clone
     }
 }
 
-impl PartialEq for Ring {
-    fn eq(&self, other: &Self) -> bool {
-        self.slots.get(..HEADERS) == other.slots.get(..HEADERS) && self.iter().eq(other.iter())
+/// No slots at all: what stays behind of a ring that was moved out.
+impl Default for Ring {
+    fn default() -> Self {
+        Self { slots: Box::default(), head: 0, len: 0 }
     }
 }
-
-impl Eq for Ring {}
 
 #[cfg(test)]
 mod tests {
@@ -271,11 +265,10 @@ mod tests {
     #[test]
     fn a_ring_is_a_deque_of_bounded_memory() {
         let (mut model, mut next) = (VecDeque::new(), 0);
-        let (mut random, mut header, mut owned) = (1u64, Entry::EMPTY, 7);
-        let mut ring = Ring::new(header, owned, [].into_iter());
+        let mut random = 1u64;
+        let mut ring = Ring::new([].into_iter());
         for _ in 0..200_000 {
-            assert_eq!((ring.header(), ring.owned()), (header, owned));
-            assert!(ring.clone() == ring);
+            assert!(ring.clone().iter().eq(ring.iter()));
             random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             match random >> 61 {
                 0..=4 => {
@@ -308,10 +301,7 @@ mod tests {
             assert!(ring.iter().eq(model.iter().copied()));
             assert_eq!((ring.len(), ring.last()), (model.len(), model.back().copied()));
             let most = FEWEST_SLOTS.max(2 * ring.len());
-            assert!(ring.slots().len() <= most, "{} slots for {most}", ring.slots().len());
-            (header, owned) = (entry(random >> 20), u128::from(random));
-            ring.set_header(header);
-            ring.set_owned(owned);
+            assert!(ring.slots.len() <= most, "{} slots for {most}", ring.slots.len());
         }
     }
 }

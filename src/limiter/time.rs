@@ -16,56 +16,50 @@ use std::num::NonZeroU64;
 /// (`src/nanos.rs`). All arithmetic saturates: the largest moment the module accepts is
 /// [`Micros::MAX_MOMENT`], so the ends of the type are 2,000 times further away than any time in use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Micros(u64);
+pub(crate) struct Micros(u64);
 
 impl Micros {
     /// The epoch, or no time at all.
-    pub const ZERO: Self = Self(0);
+    pub(crate) const ZERO: Self = Self(0);
     /// The latest moment a state or a caller may name: 2^53-1, about the year 2255. It is the
     /// largest integer that every client, JavaScript's included, reads without loss.
-    pub const MAX_MOMENT: Self = Self((1 << 53) - 1);
+    pub(crate) const MAX_MOMENT: Self = Self((1 << 53) - 1);
     /// One millisecond.
-    pub const MILLISECOND: Self = Self(1_000);
+    pub(crate) const MILLISECOND: Self = Self(1_000);
     /// One second.
-    pub const SECOND: Self = Self(1_000_000);
+    pub(crate) const SECOND: Self = Self(1_000_000);
     /// One day.
-    pub const DAY: Self = Self(86_400_000_000);
+    pub(crate) const DAY: Self = Self(86_400_000_000);
     /// The longest duration of the contract: 3650 days.
-    pub const MAX_DURATION: Self = Self(3_650 * Self::DAY.0);
+    pub(crate) const MAX_DURATION: Self = Self(3_650 * Self::DAY.0);
 
     /// As many microseconds.
-    #[must_use]
-    pub const fn new(micros: u64) -> Self {
+    pub(crate) const fn new(micros: u64) -> Self {
         Self(micros)
     }
 
     /// A span computed in 128 bits; what is longer than the type holds becomes its longest span.
-    #[must_use]
-    pub fn saturating_from(micros: u128) -> Self {
+    pub(crate) fn saturating_from(micros: u128) -> Self {
         Self(u64::try_from(micros).unwrap_or(u64::MAX))
     }
 
     /// The number of microseconds.
-    #[must_use]
-    pub const fn get(self) -> u64 {
+    pub(crate) const fn get(self) -> u64 {
         self.0
     }
 
     /// The moment a span later.
-    #[must_use]
-    pub const fn after(self, span: Self) -> Self {
+    pub(crate) const fn after(self, span: Self) -> Self {
         Self(self.0.saturating_add(span.0))
     }
 
     /// The span since an earlier moment; nothing if that moment is later.
-    #[must_use]
-    pub const fn since(self, earlier: Self) -> Self {
+    pub(crate) const fn since(self, earlier: Self) -> Self {
         Self(self.0.saturating_sub(earlier.0))
     }
 
     /// Milliseconds, rounded up; at most 2^53-1, as the contract says of all times in replies.
-    #[must_use]
-    pub const fn millis_up(self) -> i64 {
+    pub(crate) const fn millis_up(self) -> i64 {
         let millis = self.0.div_ceil(Self::MILLISECOND.0);
         // u64::MAX / 1000 exceeds 2^53 - 1, and nothing below 2^53 exceeds an i64.
         if millis > Self::MAX_MOMENT.0 {
@@ -77,8 +71,7 @@ impl Micros {
 }
 
 /// `dividend / divisor`, rounded up: for waits and for use.
-#[must_use]
-pub const fn div_up(dividend: u128, divisor: NonZeroU64) -> u128 {
+pub(crate) const fn div_up(dividend: u128, divisor: NonZeroU64) -> u128 {
     // Both are nearly always below 2^64, where one machine division does it.
     if dividend <= u64::MAX as u128 {
         #[expect(clippy::cast_possible_truncation, reason = "compared in the line above")]

@@ -10,7 +10,7 @@ use redis_module::raw;
 use super::api;
 
 /// One call of one command.
-pub struct Call<'a> {
+pub(crate) struct Call<'a> {
     pub(super) ctx: *mut raw::RedisModuleCtx,
     arguments: &'a [*mut raw::RedisModuleString],
 }
@@ -27,33 +27,37 @@ impl<'a> Call<'a> {
     }
 
     /// The arguments, the command's name aside.
-    #[must_use]
-    pub fn args(&self) -> Args<'a> {
+    pub(crate) fn args(&self) -> Args<'a> {
         Args { rest: self.arguments.get(1..).unwrap_or_default() }
     }
 }
 
 /// The arguments that are still to be read.
 #[derive(Clone)]
-pub struct Args<'a> {
+pub(crate) struct Args<'a> {
     rest: &'a [*mut raw::RedisModuleString],
 }
 
 impl<'a> Args<'a> {
     /// The next argument, which stays unread.
-    #[must_use]
-    pub fn peek(&self) -> Option<&'a [u8]> {
-        self.clone().next().map(|arg| arg.bytes())
+    pub(crate) fn peek(&self) -> Option<&'a [u8]> {
+        self.clone().next()
     }
-}
 
-impl<'a> Iterator for Args<'a> {
-    type Item = Arg<'a>;
-
-    fn next(&mut self) -> Option<Arg<'a>> {
+    /// The next argument as the name of a key.
+    pub(crate) fn key(&mut self) -> Option<Arg<'a>> {
         let (&string, rest) = self.rest.split_first()?;
         self.rest = rest;
         Some(Arg { string, call: PhantomData })
+    }
+}
+
+/// The bytes of one argument after the other.
+impl<'a> Iterator for Args<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        self.key().map(Arg::bytes)
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -65,15 +69,14 @@ impl ExactSizeIterator for Args<'_> {}
 
 /// One argument: any bytes, perhaps the name of a key.
 #[derive(Clone, Copy)]
-pub struct Arg<'a> {
+pub(crate) struct Arg<'a> {
     pub(super) string: *mut raw::RedisModuleString,
     call: PhantomData<&'a ()>,
 }
 
 impl<'a> Arg<'a> {
     /// Its bytes.
-    #[must_use]
-    pub fn bytes(self) -> &'a [u8] {
+    pub(crate) fn bytes(self) -> &'a [u8] {
         let mut length = 0;
         // SAFETY: the string is an argument of a call that has not returned.
         let bytes = unsafe { api::string_ptr_len(self.string, &raw mut length) };

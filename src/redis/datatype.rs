@@ -1,7 +1,7 @@
 //! The native type `ratelimit`: what the server does with a value of ours.
 //!
 //! ```text
-//! key -> server's object -> module value -> Box<Limiter> (-> Box<[Entry]>, for lists; -> Box<Bucket>, for large ones)
+//! key -> server's object -> module value -> Box<Limiter> (-> Box<[Entry]>, for lists; -> Box<LargeBucket>, for large ones)
 //! ```
 //!
 //! A value is a boxed [`Limiter`]. It is saved as the bytes of [`codec`], in RDB files, in DUMP payloads and, as
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use redis_module::raw;
 
 use super::api;
-use crate::limiter::{Block, BlockMut, Bucket, Entry, Limiter, codec};
+use crate::limiter::{Block, BlockMut, Entry, LargeBucket, Limiter, codec};
 
 /// The type's name: exactly nine characters, as the server requires.
 const NAME: &CStr = c"ratelimit";
@@ -87,7 +87,7 @@ pub(super) unsafe fn value_mut<'a>(value: *mut c_void) -> &'a mut Limiter {
 /// # Safety
 ///
 /// `value` came from [`into_value`], has not been freed, and nobody changes it meanwhile.
-unsafe fn value_ref<'a>(value: *const c_void) -> &'a Limiter {
+pub(super) unsafe fn value_ref<'a>(value: *const c_void) -> &'a Limiter {
     // SAFETY: the caller vouches for it.
     unsafe { &*value.cast::<Limiter>() }
 }
@@ -223,13 +223,13 @@ unsafe fn defrag_entries(ctx: *mut raw::RedisModuleDefragCtx, block: &mut Box<[E
 /// # Safety
 ///
 /// As for [`defrag_entries`].
-unsafe fn defrag_bucket(ctx: *mut raw::RedisModuleDefragCtx, block: &mut Box<Bucket>) {
-    let old: *mut Bucket = &raw mut **block;
+unsafe fn defrag_bucket(ctx: *mut raw::RedisModuleDefragCtx, block: &mut Box<LargeBucket>) {
+    let old: *mut LargeBucket = &raw mut **block;
     // SAFETY: the block is one allocation; where the server moves it, the old one is gone.
     let moved = unsafe { api::defrag_alloc(ctx, old.cast()) };
     if !moved.is_null() {
         // SAFETY: it is the allocation of a boxed bucket, a copy bit by bit, and nobody else holds it.
-        let moved = unsafe { Box::from_raw(moved.cast::<Bucket>()) };
+        let moved = unsafe { Box::from_raw(moved.cast::<LargeBucket>()) };
         std::mem::forget(std::mem::replace(block, moved));
     }
 }

@@ -1,36 +1,31 @@
 //! An open key: what it holds, storing a limiter, and its expiry.
 //!
-//! A key goes away by itself when its limiter is as if never used. Its expiry is set with some room to spare, and
-//! left alone while it is still good, since setting it costs as much as a decision:
-//!
-//! ```text
-//! last grant      idle                   set to                 reset = idle - last grant
-//!     |------------|-----------------------|------------|
-//!     now        needed        needed + reset/2 + 0.5 s   now + 2 * reset + 1 s
-//!                  |<----------- left alone ----------->|
-//! ```
-//!
-//! Primary and replicas compute the same expiry, since they hold the same one before.
+//! There are two handles. A [`ReadKey`] lends what the key holds, and can change nothing. A [`WriteKey`] is one that can
+//! also change it.
 //!
 //! The module's options tell the server not to take a key that was opened for writing for a changed one: WATCH and
-//! client-side caches are told by [`Key::changed`] alone, so a denied request disturbs nobody.
+//! client-side caches are notified by [`WriteKey::changed`] alone, so a denied request disturbs nobody.
 
-use std::ffi::{CStr, c_int, c_longlong, c_void};
+use std::ffi::{CStr, c_int, c_void};
+use std::ops::Deref;
 
 use redis_module::raw;
 
 use super::{Arg, Call, api, datatype};
+use crate::limiter::Limiter;
 use crate::limiter::limits::parse_integer;
-use crate::limiter::{Limiter, Limits, Micros};
 
-/// An open key. It is closed when dropped.
-pub struct Key<'a> {
+/// A key that is open to look at it. It is closed when dropped.
+pub(crate) struct ReadKey<'a> {
     ctx: *mut raw::RedisModuleCtx,
     key: *mut raw::RedisModuleKey,
     name: Arg<'a>,
     /// What was found when it was opened, or put there since.
     content: Content,
 }
+
+/// A key that is open to change it.
+pub(crate) struct WriteKey<'a>(ReadKey<'a>);
 
 /// What a key holds, as the server has it.
 #[derive(Clone, Copy)]
@@ -41,35 +36,20 @@ enum Content {
 }
 
 /// What a key holds.
-pub enum Held<'k> {
-    /// Nothing: there is no such key.
+pub(crate) enum Held<'k> {
+    /// There is no such key.
     Nothing,
-    /// A limiter.
-    Limiter(&'k mut Limiter),
-    /// Something else.
+    Limiter(&'k Limiter),
+    /// A value that is not a limiter.
     Foreign,
 }
 
-impl<'a> Key<'a> {
-    /// The key's name.
-    #[must_use]
-    pub const fn name(&self) -> Arg<'a> {
-        self.name
+impl<'a> ReadKey<'a> {
+    pub(crate) fn open(call: &Call<'a>, name: Arg<'a>) -> Self {
+        Self::open_for(call, name, raw::REDISMODULE_READ)
     }
 
-    /// Opens a key to look at it.
-    #[must_use]
-    pub fn read(call: &Call<'a>, name: Arg<'a>) -> Self {
-        Self::open(call, name, raw::REDISMODULE_READ)
-    }
-
-    /// Opens a key to change it. One whose time is up is deleted by the server.
-    #[must_use]
-    pub fn write(call: &Call<'a>, name: Arg<'a>) -> Self {
-        Self::open(call, name, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE)
-    }
-
-    fn open(call: &Call<'a>, name: Arg<'a>, mode: u32) -> Self {
+    fn open_for(call: &Call<'a>, name: Arg<'a>, mode: u32) -> Self {
         // SAFETY: the context and the name are those of a call that has not returned.
         let key = unsafe { api::open_key(call.ctx, name.string, mode.cast_signed()) };
         let mut key = Self { ctx: call.ctx, key, name, content: Content::Nothing };
@@ -90,22 +70,41 @@ impl<'a> Key<'a> {
         }
     }
 
-    /// What the key holds.
-    pub fn held(&mut self) -> Held<'_> {
+    pub(crate) const fn name(&self) -> Arg<'a> {
+        self.name
+    }
+
+    pub(crate) fn held(&self) -> Held<'_> {
         match self.content {
             Content::Nothing => Held::Nothing,
-            // SAFETY: the value is ours, and lent no longer than the key, which is lent mutably.
-            Content::Limiter(value) => Held::Limiter(unsafe { datatype::value_mut(value) }),
+            // SAFETY: the value is ours, and lent no longer than the key.
+            Content::Limiter(value) => Held::Limiter(unsafe { datatype::value_ref(value) }),
             Content::Foreign => Held::Foreign,
+        }
+    }
+
+    /// The limiter that the key holds, if it holds one.
+    pub(crate) fn limiter(&self) -> Option<&Limiter> {
+        match self.held() {
+            Held::Limiter(limiter) => Some(limiter),
+            Held::Nothing | Held::Foreign => None,
+        }
+    }
+
+    /// The bytes that the limiter takes, as MEMORY USAGE counts a value; 0 if there is none.
+    pub(crate) fn limiter_bytes(&self) -> usize {
+        match self.content {
+            // SAFETY: the value is ours.
+            Content::Limiter(value) => unsafe { datatype::allocated(value) },
+            Content::Nothing | Content::Foreign => 0,
         }
     }
 
     /// What redis-cell keeps in a string of 19 digits with an expiry: a theoretical arrival time, in nanoseconds since 1970.
     ///
-    /// To be asked only where such a string is a limiter: the server turns what it lets us read into a plain string, whatever
+    /// Ask only if such a string counts as a limiter: the server turns what it lets us read into a plain string, whatever
     /// its encoding was. So the length is looked at first.
-    #[must_use]
-    pub fn arrival_time(&self) -> Option<u64> {
+    pub(crate) fn arrival_time(&self) -> Option<u64> {
         const DIGITS: usize = 19;
         // SAFETY: the key is open.
         let is_string = matches!(self.content, Content::Foreign)
@@ -114,8 +113,7 @@ impl<'a> Key<'a> {
         if !is_string || unsafe { api::value_length(self.key) } != DIGITS {
             return None;
         }
-        // SAFETY: the key is open.
-        if unsafe { api::get_abs_expire(self.key) } < 0 {
+        if self.expiry() < 0 {
             return None;
         }
         let (mut length, read) = (0, raw::REDISMODULE_READ.cast_signed());
@@ -124,99 +122,84 @@ impl<'a> Key<'a> {
         if digits.is_null() {
             return None;
         }
-        // SAFETY: the server answers as many readable bytes, which stay until the key is changed.
+        // SAFETY: the server answers this many readable bytes, which stay until the key is changed.
         let digits = unsafe { std::slice::from_raw_parts(digits.cast::<u8>(), length) };
         parse_integer(digits, u64::MAX)
     }
 
-    /// The limiter that the key holds, if it holds one.
-    pub fn limiter(&mut self) -> Option<&mut Limiter> {
-        match self.held() {
-            Held::Limiter(limiter) => Some(limiter),
-            Held::Nothing | Held::Foreign => None,
-        }
+    /// When the key expires, in milliseconds since 1970; negative if it does not.
+    pub(crate) fn expiry(&self) -> i64 {
+        // SAFETY: the key is open.
+        unsafe { api::get_abs_expire(self.key) }
+    }
+}
+
+impl<'a> WriteKey<'a> {
+    /// Opens a key to change it. If it has expired, the server deletes it first.
+    pub(crate) fn open(call: &Call<'a>, name: Arg<'a>) -> Self {
+        Self(ReadKey::open_for(call, name, raw::REDISMODULE_READ | raw::REDISMODULE_WRITE))
     }
 
-    /// The bytes that the limiter takes, as MEMORY USAGE counts a value; 0 if there is none.
-    #[must_use]
-    pub fn limiter_bytes(&self) -> usize {
-        match self.content {
-            // SAFETY: the value is ours.
-            Content::Limiter(value) => unsafe { datatype::allocated(value) },
-            Content::Nothing | Content::Foreign => 0,
+    /// The limiter that the key holds, to change it in place.
+    pub(crate) fn limiter_mut(&mut self) -> Option<&mut Limiter> {
+        match self.0.content {
+            // SAFETY: the value is ours, and lent no longer than the key, which is lent mutably.
+            Content::Limiter(value) => Some(unsafe { datatype::value_mut(value) }),
+            Content::Nothing | Content::Foreign => None,
         }
     }
 
     /// Makes the key hold a limiter, in place of what it held; it has no expiry then.
-    pub fn set(&mut self, limiter: Limiter) {
+    pub(crate) fn set(&mut self, limiter: Limiter) {
         let value = datatype::into_value(limiter);
         // SAFETY: the key is open for writing, and the value is of the type.
-        unsafe { api::module_type_set_value(self.key, datatype::module_type(), value) };
-        self.content = Content::Limiter(value);
-    }
-
-    /// Records a grant. What redis-cell kept under the key is taken over.
-    pub fn grant(&mut self, limits: &Limits, now: Micros, units: u64) {
-        let idle_at = if let Some(limiter) = self.limiter() {
-            limiter.grant(limits, now, units);
-            limiter.idle_at()
-        } else {
-            let time = self.arrival_time();
-            let taken_over = time.and_then(|time| Limiter::from_arrival_time(limits, time, now));
-            let limiter = Limiter::granted(taken_over, limits, now, units);
-            let idle_at = limiter.idle_at();
-            self.set(limiter);
-            idle_at
-        };
-        self.keep_until(idle_at, now);
-        self.changed();
-    }
-
-    /// Gives units back. A limiter of which nothing is used then is deleted.
-    pub fn refund(&mut self, now: Micros, units: u64) {
-        if self.limiter().is_some_and(|limiter| !limiter.refund(now, units)) {
-            self.delete();
-        }
-        self.changed();
+        let status =
+            unsafe { api::module_type_set_value(self.0.key, datatype::module_type(), value) };
+        assert_done(status);
+        self.0.content = Content::Limiter(value);
     }
 
     /// Deletes the key, as DEL does.
-    pub fn delete(&mut self) {
+    pub(crate) fn delete(&mut self) {
         // SAFETY: the key is open for writing.
-        unsafe { api::delete_key(self.key) };
-        self.content = Content::Nothing;
+        assert_done(unsafe { api::delete_key(self.0.key) });
+        self.0.content = Content::Nothing;
         self.notify(c"del");
     }
 
-    /// Tells those who watch the key that it was changed.
-    pub fn changed(&self) {
+    /// Has the key expire at a moment, in milliseconds since 1970.
+    pub(crate) fn set_expiry(&mut self, at: i64) {
+        // SAFETY: the key is open for writing.
+        assert_done(unsafe { api::set_abs_expire(self.0.key, at) });
+    }
+
+    /// Notifies those who watch the key that it was changed.
+    pub(crate) fn changed(&self) {
         // SAFETY: the context and the name are those of a call that has not returned.
-        unsafe { api::signal_modified_key(self.ctx, self.name.string) };
+        assert_done(unsafe { api::signal_modified_key(self.0.ctx, self.0.name.string) });
     }
 
     fn notify(&self, event: &CStr) {
-        let class = raw::REDISMODULE_NOTIFY_GENERIC;
+        let (ctx, class, name) = (self.0.ctx, raw::REDISMODULE_NOTIFY_GENERIC, self.0.name.string);
         // SAFETY: the context and the name are those of a call that has not returned.
-        unsafe { api::notify_keyspace_event(self.ctx, class, event.as_ptr(), self.name.string) };
-    }
-
-    /// Sees to it that the key expires after `idle_at`, as the head of this file draws it.
-    fn keep_until(&self, idle_at: Micros, now: Micros) {
-        let needed = idle_at.millis_up();
-        let reset = idle_at.since(now).millis_up();
-        let latest = idle_at.after(idle_at.since(now)).after(Micros::SECOND).millis_up();
-        // SAFETY: the key is open.
-        let held: c_longlong = unsafe { api::get_abs_expire(self.key) };
-        if (needed..latest).contains(&held) {
-            return;
-        }
-        let expiry = needed.saturating_add(reset / 2).saturating_add(500);
-        // SAFETY: the key is open for writing.
-        let _: c_int = unsafe { api::set_abs_expire(self.key, expiry) };
+        assert_done(unsafe { api::notify_keyspace_event(ctx, class, event.as_ptr(), name) });
     }
 }
 
-impl Drop for Key<'_> {
+/// The server refuses none of this for a key that is open for writing.
+fn assert_done(status: c_int) {
+    debug_assert_eq!(status, api::OK);
+}
+
+impl<'a> Deref for WriteKey<'a> {
+    type Target = ReadKey<'a>;
+
+    fn deref(&self) -> &ReadKey<'a> {
+        &self.0
+    }
+}
+
+impl Drop for ReadKey<'_> {
     fn drop(&mut self) {
         // SAFETY: the key was opened once and is closed once; null is allowed.
         unsafe { api::close_key(self.key) };
@@ -224,10 +207,9 @@ impl Drop for Key<'_> {
 }
 
 impl Call<'_> {
-    /// Whether the server holds as much as it may and evicts nothing. No memory is to be asked for
-    /// then. With an eviction policy the server makes room itself, of keys like ours too.
-    #[must_use]
-    pub fn is_out_of_memory(&self) -> bool {
+    /// Whether the server holds as much as it may and evicts nothing. No memory must be asked for
+    /// then. With an eviction policy the server makes room itself, from keys like ours too.
+    pub(crate) fn is_out_of_memory(&self) -> bool {
         // SAFETY: the context is that of a call that has not returned.
         let flags = unsafe { api::get_context_flags(self.ctx) }.cast_unsigned();
         flags & (raw::REDISMODULE_CTX_FLAGS_OOM | raw::REDISMODULE_CTX_FLAGS_EVICT)

@@ -15,17 +15,17 @@
 //! | `replicate`, `audience` | what replicas and the append-only file are told, and whether anybody hears it |
 //! | `clock`, `reply`, `config`, `stats` | as their names say |
 
-pub mod api;
-pub mod args;
+pub(crate) mod api;
+pub(crate) mod args;
 mod audience;
-pub mod clock;
-pub mod config;
-pub mod datatype;
-pub mod key;
-pub mod register;
-pub mod replicate;
-pub mod reply;
-pub mod stats;
+pub(crate) mod clock;
+pub(crate) mod config;
+pub(crate) mod datatype;
+pub(crate) mod key;
+pub(crate) mod register;
+pub(crate) mod replicate;
+pub(crate) mod reply;
+pub(crate) mod stats;
 
-pub use args::{Arg, Args, Call};
-pub use key::{Held, Key};
+pub(crate) use args::{Arg, Args, Call};
+pub(crate) use key::{Held, ReadKey, WriteKey};

@@ -15,8 +15,6 @@ use super::{Call, api, audience, config, datatype};
 pub struct Command {
     /// The name, with its prefix: `RL.PEEK`.
     pub name: &'static CStr,
-    /// What follows the name, as documentation shows it.
-    pub syntax: &'static str,
     /// How many words a call has, the name included; negative: at least so many.
     pub arity: c_int,
     /// The server's flags, separated by spaces.
@@ -157,20 +155,30 @@ impl Argument {
     }
 }
 
+/// What a command does. Implemented by [`handler!`](crate::handler).
+pub(crate) trait Run {
+    /// An error is the text of the reply.
+    fn run(call: &Call<'_>) -> Result<(), CString>;
+}
+
 /// Makes a [`Handler`] of a function `fn(&Call) -> Result<(), E>`, where `E` is an error's text.
 #[macro_export]
 macro_rules! handler {
     ($run:path) => {{
-        unsafe extern "C" fn handler(
-            ctx: *mut redis_module::raw::RedisModuleCtx,
-            argv: *mut *mut redis_module::raw::RedisModuleString,
-            argc: std::ffi::c_int,
-        ) -> std::ffi::c_int {
-            // SAFETY: the server calls a command with its context and so many arguments.
-            unsafe { $crate::redis::register::run(ctx, argv, argc, $run) }
+        struct Command;
+        impl $crate::redis::register::Run for Command {
+            #[inline]
+            fn run(call: &$crate::redis::Call<'_>) -> Result<(), std::ffi::CString> {
+                $run(call).map_err(Into::into)
+            }
         }
-        handler
+        $crate::redis::register::handler::<Command>()
     }};
+}
+
+/// The handler that runs a command.
+pub(crate) const fn handler<R: Run>() -> Handler {
+    run::<R>
 }
 
 /// Runs a command and replies its error, if it ends in one.
@@ -181,21 +189,19 @@ macro_rules! handler {
 /// # Safety
 ///
 /// The arguments are those with which the server called a command.
-#[inline]
-pub unsafe fn run<E: Into<CString>>(
+unsafe extern "C" fn run<R: Run>(
     ctx: *mut raw::RedisModuleCtx,
     argv: *mut *mut raw::RedisModuleString,
     argc: c_int,
-    command: fn(&Call<'_>) -> Result<(), E>,
 ) -> c_int {
     let count = usize::try_from(argc).unwrap_or_default();
-    // SAFETY: the server calls with an array of so many strings, which it keeps meanwhile.
+    // SAFETY: the server calls with an array of this many strings, which it keeps meanwhile.
     let arguments = unsafe { std::slice::from_raw_parts(argv, count) };
     // SAFETY: the same.
     let call = unsafe { Call::new(ctx, arguments) };
-    match catch_unwind(AssertUnwindSafe(|| command(&call))) {
+    match catch_unwind(AssertUnwindSafe(|| R::run(&call))) {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => call.reply_error(&error.into()),
+        Ok(Err(message)) => call.reply_error(&message),
         Err(_) => call.reply_error(c"ERR internal error in redis-rl, please report it"),
     }
     api::OK
@@ -203,15 +209,15 @@ pub unsafe fn run<E: Into<CString>>(
 
 impl Call<'_> {
     /// Whether the server does not call the command but only asks where its keys are, the command having the flag
-    /// `getkeys-api`. It is to be told with [`Call::tell_keys`], and nothing is to be done.
+    /// `getkeys-api`. The keys are to be reported with [`Call::report_keys`], and nothing is to be done.
     #[must_use]
     pub fn asks_for_keys(&self) -> bool {
         // SAFETY: the context is that of a call that has not returned.
         unsafe { api::is_keys_position_request(self.ctx) != 0 }
     }
 
-    /// Tells that so many arguments from `first` on are keys, and what is done to them. The command's name has position 0.
-    pub fn tell_keys(&self, first: c_int, count: usize, access: Access) {
+    /// Reports that `count` arguments from `first` on are keys, and what is done to them. The command's name has position 0.
+    pub fn report_keys(&self, first: c_int, count: usize, access: Access) {
         let flags = access.flags().cast_signed();
         for position in (first..).take(count) {
             // SAFETY: the context is that of a call that asks where keys are.

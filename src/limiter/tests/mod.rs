@@ -30,8 +30,8 @@ mod traffic;
 use proptest::prelude::{ProptestConfig, Strategy};
 use proptest::test_runner::{FileFailurePersistence, TestError, TestRunner};
 
-use super::limits::{DEFAULT_BUCKETS, Rate, parse_align, parse_units, parse_window};
-use super::{Algorithm, Decision, Limiter, Limits, Micros, Mode, Request, decide};
+use super::effect::{self, After, Before, Change, Effect};
+use super::{Algorithm, Decision, Limiter, Limits, Micros, Mode, Request, decide, rule};
 
 /// A key on a server that has no server: what the commands do with the pure functions.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -52,21 +52,34 @@ impl Key {
         decide(self.state.as_ref(), call, Micros::new(now), request)
     }
 
-    /// Records a grant of so many units.
+    /// Records a grant of this many units.
     fn record(&mut self, call: &Limits, now: u64, units: u64) {
-        match &mut self.state {
-            _ if units == 0 => {}
-            Some(state) => state.grant(call, Micros::new(now), units),
-            None => self.state = Some(Limiter::first(call, Micros::new(now), units)),
+        if units > 0 {
+            let effect =
+                Effect { limits: *call, at: Micros::new(now), change: Change::Grant(units) };
+            self.apply(&effect);
         }
     }
 
-    /// Gives units back. What is as if never used is no key.
+    /// Gives units back. What is idle is no key.
     fn refund(&mut self, now: u64, units: u64) {
-        if let Some(state) = &mut self.state
-            && (state.is_idle(Micros::new(now)) || !state.refund(Micros::new(now), units))
-        {
+        let Some(state) = &self.state else { return };
+        let at = Micros::new(now);
+        if state.is_idle(at) {
             self.state = None;
+        } else {
+            let effect = Effect { limits: state.limits(), at, change: Change::Refund(units) };
+            self.apply(&effect);
+        }
+    }
+
+    /// Carries an effect out, as primaries and replicas do.
+    fn apply(&mut self, effect: &Effect) {
+        let before = self.state.as_mut().map_or(Before::Nothing, Before::Limiter);
+        match effect::apply(before, effect) {
+            After::Unchanged | After::Changed { .. } => {}
+            After::New { limiter, .. } => self.state = Some(limiter),
+            After::Gone => self.state = None,
         }
     }
 
@@ -92,57 +105,25 @@ impl Key {
     }
 }
 
-/// Reads limits as `RL.MULTI` writes them: `FIXEDWINDOW 5 1d ALIGN -8h`.
+/// Reads a rule: `FIXEDWINDOW 5 1d ALIGN -8h`.
 fn limits(text: &str) -> Limits {
-    let words: Vec<&[u8]> = text.split_whitespace().map(str::as_bytes).collect();
-    let units = |word| parse_units(word).unwrap();
-    let window = |word| parse_window(word).unwrap();
-    let valid = match words[..] {
-        [b"TOKENBUCKET", capacity, rate] => {
-            Limits::token_bucket(units(capacity), Rate::parse(rate).unwrap())
-        }
-        [b"LEAKYBUCKET", capacity, rate] => {
-            Limits::leaky_bucket(units(capacity), Rate::parse(rate).unwrap())
-        }
-        [b"FIXEDWINDOW", limit, length] => Limits::fixed_window(units(limit), window(length), None),
-        [b"FIXEDWINDOW", limit, length, b"ALIGN", offset] => {
-            let align = parse_align(offset, window(length));
-            assert!(align.is_some(), "{text}");
-            Limits::fixed_window(units(limit), window(length), align)
-        }
-        [b"SLIDING", limit, length] => {
-            Limits::sliding(units(limit), window(length), DEFAULT_BUCKETS)
-        }
-        [b"SLIDING", limit, length, b"BUCKETS", n] => {
-            Limits::sliding(units(limit), window(length), units(n) as u16)
-        }
-        [b"SLIDINGLOG", limit, length] => Limits::sliding_log(units(limit), window(length)),
-        _ => None,
-    };
-    valid.unwrap_or_else(|| panic!("no limits: {text}"))
+    rule::read_for_test(text)
 }
 
 /// Reads options: `COST 3 PARTIAL`, or nothing for one unit.
 fn request(text: &str) -> Request {
-    let mut request = cost(1);
-    let mut words = text.split_whitespace();
-    while let Some(word) = words.next() {
-        match word {
-            "COST" => request.cost = words.next().unwrap().parse().unwrap(),
-            "PARTIAL" => request.mode = Mode::Partial,
-            "FORCE" => request.mode = Mode::Force,
-            _ => panic!("no option: {text}"),
-        }
-    }
-    request
+    let mut words = text.split_whitespace().map(str::as_bytes);
+    let options = rule::Options::read(&mut words, Algorithm::TokenBucket.command_words()).unwrap();
+    assert_eq!(words.next(), None, "no option: {text}");
+    options.request()
 }
 
-/// All or nothing of so many units.
+/// All or nothing of this many units.
 const fn cost(cost: u64) -> Request {
     Request { cost, mode: Mode::Whole }
 }
 
-/// Tries a promise on random cases of each algorithm: so many, or a hundred times as many where
+/// Tries a promise on random cases of each algorithm: the usual number, or a hundred times as many if
 /// `RL_LONG=1` asks for it.
 fn for_each_algorithm<S: Strategy>(
     usual: u32,

@@ -4,6 +4,7 @@
 //! it: allowed, limit, remaining, `wait_ms`, `reset_ms`. Nothing asked is one unit. `PEEK` and
 //! `REFUND n` give no limits; no key is an empty reply.
 
+use super::super::effect::from_arrival_time;
 use super::super::{Algorithm, Decision, Limiter, Micros, Request};
 use super::{Key, limits, request};
 
@@ -162,12 +163,12 @@ fn what_redis_cell_remembers_is_taken_over_as_a_token_bucket() {
         ("TOKENBUCKET 9 1/60", 1, 1, 1),
         ("TOKENBUCKET 9 1000000000", 1_000_000_000, 1_000_000_000, 1_000_000),
     ] {
-        let state = Limiter::from_arrival_time(&limits(plan), NOW.get() * 1_000 + nanos, NOW);
+        let state = from_arrival_time(&limits(plan), NOW.get() * 1_000 + nanos, NOW);
         let state = state.unwrap();
         assert_eq!((state.used(NOW), state.idle_at().since(NOW).get()), (used, reset), "{plan}");
         assert_eq!(state.limits(), limits(plan));
     }
-    let at = |plan, nanos| Limiter::from_arrival_time(&limits(plan), nanos, NOW);
+    let at = |plan, nanos| from_arrival_time(&limits(plan), nanos, NOW);
     assert_eq!(at("TOKENBUCKET 9 1", NOW.get() * 1_000), None, "it has passed");
     assert_eq!(at("TOKENBUCKET 9 1", 0), None, "it has long passed");
     assert_eq!(at("LEAKYBUCKET 9 1", u64::MAX), None, "no queue is taken over");

@@ -1,6 +1,6 @@
 //! Memory: of a limiter, of an entry, and of the block that holds entries.
 
-use super::super::{Block, Entry, Limiter, Limits, Micros, Mode, Request, codec, must_allocate};
+use super::super::{Block, Entry, Limiter, Limits, Micros, Mode, Request, codec, decide_and_plan};
 use super::traffic::histories;
 use super::{Key, cost, for_each_algorithm, limits};
 
@@ -16,7 +16,7 @@ fn slots(state: &Limiter) -> usize {
 fn block(key: &Key) -> (usize, usize) {
     let state = key.state.as_ref().unwrap();
     let block = slots(state) * size_of::<Entry>();
-    let head = codec::encode_state(&Limiter::first(&state.limits(), Micros::ZERO, 1)).len() - 16;
+    let head = codec::encode_state(&Limiter::first(&state.limits(), Micros::ZERO, 1).0).len() - 16;
     (block, (codec::encode_state(state).len() - head) / 16)
 }
 
@@ -117,12 +117,15 @@ fn a_grant_takes_new_memory_only_where_it_is_said_to() {
     for_each_algorithm(1_000, histories, |history| {
         history.play(|seen| {
             let moment = Micros::new(seen.now);
-            let Some(before) = &seen.before.state else {
-                assert!(must_allocate(None, seen.call, moment));
+            let force = Request { cost: 1, mode: Mode::Force };
+            let state = seen.before.state.as_ref();
+            let (_, said) = decide_and_plan(state, seen.call, moment, force);
+            let Some(before) = state else {
+                assert!(said);
                 return;
             };
             let mut after = before.clone();
-            let (room, said) = (slots(&after), must_allocate(Some(&after), seen.call, moment));
+            let room = slots(&after);
             after.grant(seen.call, moment, 1);
             assert!(slots(&after) <= room || said, "{room} slots, now {}", slots(&after));
         });

@@ -1,0 +1,19 @@
+//! The five integers that every limiter answers.
+
+use crate::limiter::{Decision, Micros};
+
+/// The five integers of a decision.
+pub(super) fn row(decision: &Decision) -> [i64; 5] {
+    [
+        i64::from(decision.allowed),
+        decision.limit.cast_signed(),
+        decision.remaining.cast_signed(),
+        decision.wait.map_or(-1, Micros::millis_up),
+        decision.reset.millis_up(),
+    ]
+}
+
+/// The five integers of a decision that takes nothing: `remaining` and `reset_ms` are those of a look.
+pub(super) fn row_as_it_stands(decision: &Decision, look: &Decision) -> [i64; 5] {
+    row(&Decision { remaining: look.remaining, reset: look.reset, ..*decision })
+}

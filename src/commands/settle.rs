@@ -1,0 +1,100 @@
+//! What follows a decision, for one key or for many: memory, effect, replication, counting.
+//!
+//! A command that decides is not replicated as it came, since another server would decide at another time. Its effects
+//! are, as one call of [`ADD_COMMAND`] for all keys. [`apply`] carries an effect out, on the primary as on its replicas.
+
+use std::ffi::CStr;
+
+use super::attempt::Attempt;
+use super::errors::Error;
+use crate::limiter::Micros;
+use crate::limiter::effect::{self, After, Before, Change, Effect};
+use crate::redis::{Call, WriteKey, stats};
+
+/// The internal command that applies effects: `RL._ADD key effect [key effect ...]`.
+pub(super) const ADD_COMMAND: &CStr = c"RL._ADD";
+
+/// Settles what was decided at `now`: takes from all keys if all requests are granted, from none otherwise, or if there is
+/// no memory for one of them.
+// A command on one key then has no loops left.
+#[inline(always)]
+pub(super) fn settle(
+    call: &Call<'_>,
+    attempts: &mut [Attempt<'_>],
+    now: Micros,
+) -> Result<(), Error> {
+    let granted = attempts.iter().all(|attempt| attempt.decision.allowed);
+    if granted {
+        if attempts.iter().any(|attempt| attempt.must_allocate) && call.is_out_of_memory() {
+            return Err(Error::OutOfMemory);
+        }
+        take(call, attempts, now);
+    }
+    for attempt in attempts {
+        // A request for nothing is none, and one that only another's refusal stopped is neither granted nor denied.
+        if attempt.rule.request.cost > 0 && attempt.decision.allowed == granted {
+            stats::count(attempt.rule.limits().algorithm(), granted);
+        }
+    }
+    Ok(())
+}
+
+/// Takes what was granted.
+fn take(call: &Call<'_>, attempts: &mut [Attempt<'_>], now: Micros) {
+    let effect = |attempt: &Attempt<'_>| {
+        let taken = attempt.decision.taken;
+        let effect =
+            Effect { limits: *attempt.rule.limits(), at: now, change: Change::Grant(taken) };
+        (taken > 0).then_some(effect)
+    };
+    if let [attempt] = attempts {
+        if let Some(effect) = effect(attempt) {
+            carry_out(call, &mut attempt.key, &effect);
+        }
+        return;
+    }
+    let mut batch = call.batch();
+    for attempt in attempts {
+        if let Some(effect) = effect(attempt) {
+            apply(&mut attempt.key, &effect);
+            batch.push(attempt.key.name(), || effect.encode());
+        }
+    }
+    batch.replicate(ADD_COMMAND);
+}
+
+/// Applies an effect to one key, and replicates it.
+#[inline]
+pub(super) fn carry_out(call: &Call<'_>, key: &mut WriteKey<'_>, effect: &Effect) {
+    apply(key, effect);
+    call.replicate(ADD_COMMAND, key.name(), || effect.encode());
+}
+
+/// Applies an effect to one key.
+#[inline]
+pub(super) fn apply(key: &mut WriteKey<'_>, effect: &Effect) {
+    let arrival_time = if key.limiter().is_none() { key.arrival_time() } else { None };
+    let before = match (key.limiter_mut(), arrival_time) {
+        (Some(limiter), _) => Before::Limiter(limiter),
+        (None, Some(nanos)) => Before::ArrivalTime(nanos),
+        (None, None) => Before::Nothing,
+    };
+    let idle_at = match effect::apply(before, effect) {
+        After::Unchanged => return,
+        After::Gone => {
+            key.delete();
+            None
+        }
+        After::Changed { idle_at } => idle_at,
+        After::New { limiter, idle_at } => {
+            key.set(limiter);
+            Some(idle_at)
+        }
+    };
+    if let Some(idle_at) = idle_at
+        && let Some(expiry) = effect::new_expiry(key.expiry(), idle_at, effect.at)
+    {
+        key.set_expiry(expiry);
+    }
+    key.changed();
+}

@@ -1,0 +1,198 @@
+//! What a decision does to a key, and how long the key must live afterwards.
+//!
+//! A grant or a refund is an [`Effect`]: limits, moment, units. [`apply`] is the one function that carries an effect
+//! out, on the primary as on a replica, when an append-only file is replayed and in the property tests, so they cannot
+//! differ.
+//!
+//! A key expires by itself once its limiter is idle. Its expiry is set with some room to spare, and left alone while it
+//! is still good, since setting it costs as much as a decision:
+//!
+//! ```text
+//! last grant      idle                   set to                 reset = idle - last grant
+//!     |------------|-----------------------|------------|
+//!     now        needed        needed + reset/2 + 0.5 s   now + 2 * reset + 1 s
+//!                  |<----------- left alone ----------->|
+//! ```
+//!
+//! Primary and replicas compute the same expiry, since they hold the same one before.
+
+use super::bucket::Bucket;
+use super::limits::{BucketKind, Limits};
+use super::stored::Limiter;
+use super::time::Micros;
+
+/// What a grant or a refund does to a key: everything a replica needs to do the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Effect {
+    /// The limits of the call; for a refund those of the state.
+    pub(crate) limits: Limits,
+    /// The moment of the decision.
+    pub(crate) at: Micros,
+    pub(crate) change: Change,
+}
+
+/// The units that an effect takes or gives back: 1 to [`super::limits::MAX_UNITS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Grant(u64),
+    Refund(u64),
+}
+
+/// What a key holds before an effect.
+#[derive(Debug)]
+pub(crate) enum Before<'k> {
+    Nothing,
+    Limiter(&'k mut Limiter),
+    /// What redis-cell stores: when a token bucket is full again, in nanoseconds since 1970.
+    ArrivalTime(u64),
+}
+
+/// What is to be done with the key after an effect.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Nothing: there was nothing to change.
+    Unchanged,
+    /// The limiter has been changed in place. After a grant the key must live until it is idle.
+    Changed { idle_at: Option<Micros> },
+    /// The key is to hold this limiter, at least until it is idle.
+    New { limiter: Limiter, idle_at: Micros },
+    /// The key is to be deleted.
+    Gone,
+}
+
+/// Carries an effect out.
+pub(crate) fn apply(before: Before<'_>, effect: &Effect) -> After {
+    let Effect { limits, at, change } = effect;
+    match (*change, before) {
+        (Change::Grant(units), Before::Limiter(limiter)) => {
+            After::Changed { idle_at: Some(limiter.grant(limits, *at, units)) }
+        }
+        (Change::Grant(units), Before::Nothing) => {
+            let (limiter, idle_at) = Limiter::first(limits, *at, units);
+            After::New { limiter, idle_at }
+        }
+        (Change::Grant(units), Before::ArrivalTime(nanos)) => {
+            let (limiter, idle_at) = match from_arrival_time(limits, nanos, *at) {
+                Some(mut limiter) => {
+                    let idle_at = limiter.grant(limits, *at, units);
+                    (limiter, idle_at)
+                }
+                None => Limiter::first(limits, *at, units),
+            };
+            After::New { limiter, idle_at }
+        }
+        (Change::Refund(units), Before::Limiter(limiter)) => {
+            if limiter.refund(*at, units) {
+                After::Changed { idle_at: None }
+            } else {
+                After::Gone
+            }
+        }
+        // Only limiters are given units back.
+        (Change::Refund(_), Before::Nothing | Before::ArrivalTime(_)) => After::Unchanged,
+    }
+}
+
+/// What redis-cell stores, as a token bucket under these limits: a theoretical arrival time, in nanoseconds since 1970.
+/// `None` if nothing of it is used any more, or the limits are for something else.
+pub(crate) fn from_arrival_time(call: &Limits, nanos: u64, now: Micros) -> Option<Limiter> {
+    match call {
+        Limits::Bucket(call) if call.kind == BucketKind::Token => {
+            Bucket::from_arrival_time(call, nanos, now).map(Limiter::from)
+        }
+        Limits::Bucket(_) | Limits::FixedWindow(_) | Limits::SlidingWindow(_) => None,
+    }
+}
+
+/// The expiry, in milliseconds since 1970, that a key is to have after a grant at `now`. `None` if the one that it
+/// has (`held`, negative if it has none) is to be left alone.
+pub(crate) fn new_expiry(held: i64, idle_at: Micros, now: Micros) -> Option<i64> {
+    let needed = idle_at.millis_up();
+    let reset = idle_at.since(now);
+    let latest = idle_at.after(reset).after(Micros::SECOND).millis_up();
+    let is_good = (needed..latest).contains(&held);
+    (!is_good).then(|| needed.saturating_add(reset.millis_up() / 2).saturating_add(500))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limiter::{Mode, Request, decide};
+
+    fn at(micros: u64) -> Micros {
+        Micros::new(micros)
+    }
+
+    fn bucket() -> Limits {
+        crate::limiter::rule::read_for_test("TOKENBUCKET 10 10")
+    }
+
+    fn effect(now: u64, change: Change) -> Effect {
+        Effect { limits: bucket(), at: at(now), change }
+    }
+
+    #[test]
+    fn a_first_grant_makes_a_limiter_and_the_next_changes_it() {
+        let After::New { mut limiter, idle_at } =
+            apply(Before::Nothing, &effect(1_000_000, Change::Grant(3)))
+        else {
+            panic!("no limiter");
+        };
+        assert_eq!(idle_at, at(1_300_000), "three tenths of a second later");
+        let after = apply(Before::Limiter(&mut limiter), &effect(1_000_000, Change::Grant(1)));
+        assert_eq!(after, After::Changed { idle_at: Some(at(1_400_000)) });
+        assert_eq!(limiter.used(at(1_000_000)), 4);
+    }
+
+    #[test]
+    fn a_refund_leaves_the_expiry_alone_and_a_whole_one_deletes_the_key() {
+        let (mut limiter, _) = Limiter::first(&bucket(), at(0), 5);
+        for (units, after) in [
+            (2, After::Changed { idle_at: None }),
+            (2, After::Changed { idle_at: None }),
+            (9, After::Gone),
+        ] {
+            assert_eq!(
+                apply(Before::Limiter(&mut limiter), &effect(0, Change::Refund(units))),
+                after
+            );
+        }
+        assert_eq!(apply(Before::Nothing, &effect(0, Change::Refund(1))), After::Unchanged);
+        assert_eq!(apply(Before::ArrivalTime(9), &effect(0, Change::Refund(1))), After::Unchanged);
+    }
+
+    #[test]
+    fn a_grant_takes_over_what_redis_cell_stored_and_counts_it() {
+        // Full again in 0.2 s: two of ten units are used.
+        let before = Before::ArrivalTime(1_200_000_000);
+        let After::New { limiter, .. } = apply(before, &effect(1_000_000, Change::Grant(3))) else {
+            panic!("no limiter");
+        };
+        assert_eq!(limiter.used(at(1_000_000)), 5);
+        let look = Request { cost: 5, mode: Mode::Whole };
+        assert!(decide(Some(&limiter), &bucket(), at(1_000_000), look).allowed);
+        let before = Before::ArrivalTime(1_000_000_000);
+        let (limiter, idle_at) = Limiter::first(&bucket(), at(1_000_000), 3);
+        let after = apply(before, &effect(1_000_000, Change::Grant(3)));
+        assert_eq!(after, After::New { limiter, idle_at }, "it was full");
+    }
+
+    #[test]
+    fn an_expiry_is_set_once_and_left_alone_while_it_is_good() {
+        let (now, idle_at) = (at(10_000_000), at(14_000_000));
+        for (held, expected, sentence) in [
+            (-1, Some(16_500), "none yet: half the reset and half a second to spare"),
+            (13_999, Some(16_500), "before the limiter is idle"),
+            (14_000, None, "just when it is idle"),
+            (18_999, None, "twice the reset and a second from now"),
+            (19_000, Some(16_500), "later than that"),
+        ] {
+            assert_eq!(new_expiry(held, idle_at, now), expected, "{sentence}");
+        }
+        assert_eq!(new_expiry(-1, at(10_000_001), now), Some(10_501), "rounded up");
+        assert_eq!(
+            new_expiry(-1, at(u64::MAX), at(0)),
+            Some((1 << 53) - 1 + ((1 << 53) - 1) / 2 + 500)
+        );
+    }
+}

@@ -1,0 +1,307 @@
+//! The form in which a limiter is kept in memory: 32 bytes, one allocator size class, for every structure.
+//!
+//! ```text
+//!   small bucket   | 4 capacity | 4 units | 6 us | 8 level | 8 at | kind | 1 |      the rate is units per us
+//!   large bucket   | -> the same numbers in 56 bytes |
+//!   fixed window   | 5 limit | 7 window | 7 window - offset | 12 start, used | 1 |
+//!   list           | 16 -> slots | 4 head | 4 len | 7 limit | kind |
+//!                     slots: | 12 first, before | 12 window, buckets | 12 entry | ...
+//! ```
+//!
+//! The structures themselves are plain: a [`Limiter`] is read as a [`State`], and made of a structure by `From`. All that is
+//! known about their packing is in this file.
+
+use std::num::NonZeroU64;
+use std::ops::Deref;
+
+use super::bucket::Bucket;
+use super::fixed_window::FixedWindow;
+use super::limits::{
+    Algorithm, BucketKind, BucketLimits, FixedWindowLimits, Rate, Resolution, SlidingWindowLimits,
+};
+use super::packed::{Packed, U40, U56};
+use super::ring::{Entry, Ring, Total};
+use super::sliding_window::SlidingWindow;
+use super::time::Micros;
+
+/// The state of one key: what is used, since when, and under which limits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Limiter {
+    Bucket(SmallBucket),
+    /// A bucket that does not fit the small form.
+    LargeBucket(Box<LargeBucket>),
+    FixedWindow(SmallWindow),
+    SlidingWindow(List),
+}
+
+// One box a key: what is in it is packed so that it stays within 32 bytes, an allocator's size class.
+const _: () = assert!(size_of::<Limiter>() == 32);
+// Servers align to no more than that.
+const _: () = assert!(align_of::<Limiter>() <= 8 && align_of::<LargeBucket>() <= 8);
+
+/// A limiter in its plain form. Lists are borrowed to read (`S` is `&[Entry]`), or owned (`Box<[Entry]>`) to change.
+pub(super) enum State<S> {
+    Bucket(Bucket),
+    FixedWindow(FixedWindow),
+    SlidingWindow(SlidingWindow<S>),
+}
+
+impl Limiter {
+    /// The state, to read.
+    #[inline]
+    pub(super) fn state(&self) -> State<&[Entry]> {
+        match self {
+            Self::Bucket(bucket) => State::Bucket(bucket.unpack()),
+            Self::LargeBucket(bucket) => State::Bucket(bucket.unpack()),
+            Self::FixedWindow(window) => State::FixedWindow(window.unpack()),
+            Self::SlidingWindow(list) => State::SlidingWindow(list.view()),
+        }
+    }
+
+    /// Moves the state out. What stays behind is to be overwritten: a list is left without slots.
+    #[inline]
+    pub(super) fn take(&mut self) -> State<Box<[Entry]>> {
+        match self {
+            Self::Bucket(bucket) => State::Bucket(bucket.unpack()),
+            Self::LargeBucket(bucket) => State::Bucket(bucket.unpack()),
+            Self::FixedWindow(window) => State::FixedWindow(window.unpack()),
+            Self::SlidingWindow(list) => {
+                let ring = std::mem::take(&mut list.ring);
+                State::SlidingWindow(list.unpack(ring))
+            }
+        }
+    }
+
+    /// Which algorithm the state belongs to.
+    pub(crate) const fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Bucket(bucket) => bucket.kind.algorithm(),
+            Self::LargeBucket(bucket) => bucket.limits.kind.algorithm(),
+            Self::FixedWindow(_) => Algorithm::FixedWindow,
+            Self::SlidingWindow(list) => match list.kind {
+                ListKind::Counter => Algorithm::Sliding,
+                ListKind::Log => Algorithm::SlidingLog,
+            },
+        }
+    }
+
+    /// The block of memory besides the limiter itself, if there is one.
+    pub(crate) fn block(&self) -> Option<Block<'_>> {
+        match self {
+            Self::Bucket(_) | Self::FixedWindow(_) => None,
+            Self::LargeBucket(bucket) => Some(Block::Bucket(bucket)),
+            Self::SlidingWindow(list) => Some(Block::Entries(list.ring.slots())),
+        }
+    }
+
+    /// The same block, to move it elsewhere.
+    pub(crate) fn block_mut(&mut self) -> Option<BlockMut<'_>> {
+        match self {
+            Self::Bucket(_) | Self::FixedWindow(_) => None,
+            Self::LargeBucket(bucket) => Some(BlockMut::Bucket(bucket)),
+            Self::SlidingWindow(list) => Some(BlockMut::Entries(list.ring.slots_mut())),
+        }
+    }
+}
+
+impl From<State<Box<[Entry]>>> for Limiter {
+    #[inline]
+    fn from(state: State<Box<[Entry]>>) -> Self {
+        match state {
+            State::Bucket(bucket) => bucket.into(),
+            State::FixedWindow(window) => window.into(),
+            State::SlidingWindow(list) => list.into(),
+        }
+    }
+}
+
+/// A block of memory besides a limiter itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Block<'a> {
+    /// The entries of a list, never none.
+    Entries(&'a [Entry]),
+    Bucket(&'a LargeBucket),
+}
+
+/// The same, to put another in its place.
+#[derive(Debug)]
+pub(crate) enum BlockMut<'a> {
+    Entries(&'a mut Box<[Entry]>),
+    Bucket(&'a mut Box<LargeBucket>),
+}
+
+/// A bucket in as few bytes as nearly all of them need: capacity and rate's units below 2^32, the time of the rate below
+/// 2^48 us (eight years), the level below 2^64 (300 thousand million units at a rate per minute, seven million per month).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SmallBucket {
+    kind: BucketKind,
+    capacity: Packed<4>,
+    units: Packed<4>,
+    per_us: Packed<6>,
+    level: Packed<8>,
+    at: Packed<8>,
+}
+
+impl SmallBucket {
+    /// The bucket in this form, if it fits.
+    fn pack(bucket: &Bucket) -> Option<Self> {
+        let Bucket { limits: BucketLimits { kind, capacity, rate }, level, at } = *bucket;
+        Some(Self {
+            kind,
+            capacity: Packed::fitting(capacity)?,
+            units: Packed::fitting(rate.units().get())?,
+            per_us: Packed::fitting(rate.per_us().get())?,
+            level: Packed::new(u64::try_from(level).ok()?),
+            at: Packed::new(at.get()),
+        })
+    }
+
+    fn unpack(&self) -> Bucket {
+        let not_zero = |value| NonZeroU64::new(value).unwrap_or(NonZeroU64::MIN);
+        let rate = Rate::of(not_zero(self.units.get()), not_zero(self.per_us.get()));
+        Bucket {
+            limits: BucketLimits { kind: self.kind, capacity: self.capacity.get(), rate },
+            level: self.level.get().into(),
+            at: Micros::new(self.at.get()),
+        }
+    }
+}
+
+/// A bucket of any numbers, aligned to 8: a `u128` alone would ask for 16.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C, packed(8))]
+pub(crate) struct LargeBucket {
+    limits: BucketLimits,
+    level: u128,
+    at: Micros,
+}
+
+impl LargeBucket {
+    const fn unpack(&self) -> Bucket {
+        Bucket { limits: self.limits, level: self.level, at: self.at }
+    }
+}
+
+impl From<Bucket> for Limiter {
+    fn from(bucket: Bucket) -> Self {
+        SmallBucket::pack(&bucket).map_or_else(
+            || {
+                let Bucket { limits, level, at } = bucket;
+                Self::LargeBucket(Box::new(LargeBucket { limits, level, at }))
+            },
+            Self::Bucket,
+        )
+    }
+}
+
+/// A fixed window in 31 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SmallWindow {
+    limit: U40,
+    window: U56,
+    /// `window - align`, which is never 0; 0 if the window is not aligned.
+    shift: U56,
+    /// The window's start and the units used since, packed as an entry.
+    used: Entry,
+}
+
+impl SmallWindow {
+    fn unpack(&self) -> FixedWindow {
+        let (window, shift) = (Micros::new(self.window.get()), Micros::new(self.shift.get()));
+        let align = (shift > Micros::ZERO).then(|| window.since(shift));
+        FixedWindow {
+            limits: FixedWindowLimits { limit: self.limit.get(), window, align },
+            start: self.used.time(),
+            used: self.used.total().since(Total::ZERO),
+        }
+    }
+}
+
+impl From<FixedWindow> for Limiter {
+    fn from(window: FixedWindow) -> Self {
+        let FixedWindow { limits: FixedWindowLimits { limit, window, align }, start, used } =
+            window;
+        let shift = align.map_or(0, |align| window.since(align).get());
+        Self::FixedWindow(SmallWindow {
+            limit: U40::new(limit),
+            window: U56::new(window.get()),
+            shift: U56::new(shift),
+            used: Entry::new(start, Total::ZERO.plus(used)),
+        })
+    }
+}
+
+/// A sliding window: its limit and its ring here, the rest in the two reserved slots before the entries.
+///
+/// In the order written: the kind lies in the last of 32 bytes, and that byte's other values tell the other forms apart.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct List {
+    ring: Ring,
+    limit: U56,
+    kind: ListKind,
+}
+
+/// Which of the two a sliding window is.
+#[derive(Clone, Copy, Debug)]
+enum ListKind {
+    Counter,
+    Log,
+}
+
+impl List {
+    fn view(&self) -> SlidingWindow<&[Entry]> {
+        self.unpack(self.ring.borrow())
+    }
+
+    fn unpack<S: Deref<Target = [Entry]>>(&self, ring: Ring<S>) -> SlidingWindow<S> {
+        let [newest, shape] = ring.reserved();
+        let resolution = match self.kind {
+            ListKind::Counter => {
+                let buckets = shape.total().since(Total::ZERO);
+                Resolution::Buckets(u16::try_from(buckets).unwrap_or(u16::MAX))
+            }
+            ListKind::Log => Resolution::Exact,
+        };
+        SlidingWindow {
+            limits: SlidingWindowLimits {
+                limit: self.limit.get(),
+                window: shape.time(),
+                resolution,
+            },
+            before: newest.total(),
+            first: newest.time(),
+            ring,
+        }
+    }
+}
+
+impl From<SlidingWindow> for Limiter {
+    fn from(list: SlidingWindow) -> Self {
+        let SlidingWindow { limits, before, first, mut ring } = list;
+        let (kind, buckets) = match limits.resolution {
+            Resolution::Buckets(n) => (ListKind::Counter, n.into()),
+            Resolution::Exact => (ListKind::Log, 0),
+        };
+        let shape = Entry::new(limits.window, Total::ZERO.plus(buckets));
+        ring.set_reserved([Entry::new(first, before), shape]);
+        Self::SlidingWindow(List { ring, limit: U56::new(limits.limit), kind })
+    }
+}
+
+impl Clone for List {
+    fn clone(&self) -> Self {
+        let Self { ring, limit, kind } = self;
+        Self { ring: ring.clone(), limit: *limit, kind: *kind }
+    }
+}
+
+/// Equal are those that hold the same hits; running totals and free slots may differ.
+impl PartialEq for List {
+    fn eq(&self, other: &Self) -> bool {
+        let (ours, theirs) = (self.view(), other.view());
+        ours.limits == theirs.limits && ours.first == theirs.first && ours.hits().eq(theirs.hits())
+    }
+}
+
+impl Eq for List {}
