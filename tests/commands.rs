@@ -68,6 +68,30 @@ fn an_aligned_window_ends_where_the_calendar_says() {
 }
 
 #[test]
+fn a_calendar_window_ends_with_its_day_week_month_or_year() {
+    // T0 is Tuesday, 2096-10-02, 07:06:40.
+    let day: i64 = 86_400_000;
+    let (midnight, hour) = (day - 25_600_000, day / 24);
+    check(&[
+        (0, "RL.FIXEDWINDOW d 2 day", &[1, 2, 1, 0, midnight]),
+        (0, "RL.FIXEDWINDOW w 2 week", &[1, 2, 1, 0, midnight + 5 * day]),
+        (0, "RL.FIXEDWINDOW m 2 month", &[1, 2, 1, 0, midnight + 29 * day]),
+        (0, "RL.FIXEDWINDOW y 2 year", &[1, 2, 1, 0, midnight + 90 * day]),
+        (0, "RL.FIXEDWINDOW east 2 month ALIGN -8h", &[1, 2, 1, 0, midnight + 29 * day - 8 * hour]),
+        // Just before November, and in it.
+        (30 * 86_400_000 - 25_600_001, "RL.FIXEDWINDOW m 2 month", &[1, 2, 0, 0, 1]),
+        (30 * 86_400_000 - 25_600_001, "RL.FIXEDWINDOW m 2 month", &[0, 2, 0, 1, 1]),
+        (30 * 86_400_000 - 25_600_000, "RL.FIXEDWINDOW m 2 month", &[1, 2, 1, 0, 30 * day]),
+    ]);
+    let server = server();
+    let mut connection = server.connection().unwrap();
+    at(&mut connection, 0, "RL.FIXEDWINDOW m 2 month");
+    let info: Vec<Value> = send(&mut connection, &format!("RL.INFO m AT {T0}"));
+    let window = Value::Int(31 * day * 1_000);
+    assert!(info.contains(&window), "RL.INFO shows the month's length: {info:?}");
+}
+
+#[test]
 fn a_sliding_window_never_holds_more_than_its_limit() {
     for command in ["RL.SLIDING", "RL.SLIDINGLOG"] {
         let line = format!("{command} k 2 1s");
