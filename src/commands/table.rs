@@ -282,13 +282,17 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_a_heading_for_every_command_of_users() {
-        let readme = include_str!("../../README.md");
+    fn the_page_of_commands_has_syntax_summary_and_complexity_of_every_command_of_users() {
+        let page = include_str!("../../docs/commands.md");
         for command in TABLE {
-            let name = command.name.to_str().unwrap();
-            let heading = format!("\n### {name} {}\n", command.syntax);
-            let internal = name.starts_with("RL._");
-            assert_eq!(readme.contains(&heading), !internal, "{heading}");
+            let text = |text: &CStr| text.to_str().unwrap().to_owned();
+            let (name, summary) = (text(command.name), text(command.summary));
+            let section = format!(
+                "\n### {name} {}\n\n{summary}.\n\nComplexity: {}\n",
+                command.syntax,
+                text(command.complexity)
+            );
+            assert_eq!(page.contains(&section), !name.starts_with("RL._"), "{section}");
         }
     }
 
