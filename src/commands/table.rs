@@ -1,5 +1,5 @@
-//! The table of all commands: registration, COMMAND INFO, DOCS and GETKEYS come from it, and the README's
-//! headings are tested against it.
+//! The table of all commands: registration, COMMAND INFO, DOCS and GETKEYS come from it, and docs/commands.md is tested
+//! against it.
 
 use std::ffi::CStr;
 
@@ -107,42 +107,42 @@ pub(crate) const TABLE: &[Command] = &[
     deciding(
         c"RL.LEAKYBUCKET",
         &[KEY, CAPACITY, RATE, COST, MODE, AT],
-        c"Puts units into a queue that is served at a rate, and reports the delay before each may go ahead",
+        c"Queues units that drain at a rate, and replies how long to wait",
         c"O(1)",
         handler!(leakybucket::run),
     ),
     deciding(
         c"RL.FIXEDWINDOW",
         &[KEY, LIMIT, WINDOW, ALIGN, COST, MODE, AT],
-        c"Counts units in one window after the other",
+        c"Counts units per window",
         c"O(1)",
         handler!(fixedwindow::run),
     ),
     deciding(
         c"RL.SLIDING",
         &[KEY, LIMIT, WINDOW, BUCKETS, COST, MODE, AT],
-        c"Counts units in a window that slides, in a bounded number of entries",
+        c"Counts units in a sliding window, in a bounded number of entries",
         c"O(1) amortised for a grant, O(log buckets) for a denial",
         handler!(sliding::run),
     ),
     deciding(
         c"RL.SLIDINGLOG",
         &[KEY, LIMIT, WINDOW, COST, MODE, AT],
-        c"Counts units in a window that slides, with an entry for every hit",
+        c"Counts units in a sliding window, with an entry for every hit",
         c"O(1) amortised for a grant, O(log entries) for a denial",
         handler!(slidinglog::run),
     ),
     Command {
         name: c"RL.PEEK",
         args: &[KEY, COST, AT],
-        summary: c"Reports what a request would be answered, and takes nothing",
+        summary: c"Shows what a request would get, and takes nothing",
         handler: handler!(peek::run),
         ..LOOKING
     },
     Command {
         name: c"RL.INFO",
         args: &[KEY, AT],
-        summary: c"Reports everything about a limiter",
+        summary: c"Describes a limiter",
         handler: handler!(info::run),
         ..LOOKING
     },
@@ -257,13 +257,17 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_has_a_heading_for_every_command_of_users() {
-        let readme = include_str!("../../README.md");
+    fn the_page_of_commands_has_syntax_summary_and_complexity_of_every_command_of_users() {
+        let page = include_str!("../../docs/commands.md");
         for command in TABLE {
-            let name = command.name.to_str().unwrap();
-            let heading = format!("\n### {name} {}\n", syntax(command.args, " "));
-            let internal = name.starts_with("RL._");
-            assert_eq!(readme.contains(&heading), !internal, "{heading}");
+            let text = |text: &CStr| text.to_str().unwrap().to_owned();
+            let (name, summary) = (text(command.name), text(command.summary));
+            let section = format!(
+                "\n### {name} {}\n\n{summary}.\n\nComplexity: {}\n",
+                syntax(command.args, " "),
+                text(command.complexity)
+            );
+            assert_eq!(page.contains(&section), !name.starts_with("RL._"), "{section}");
         }
     }
 
