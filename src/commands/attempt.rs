@@ -4,33 +4,36 @@ use std::borrow::Cow;
 
 use super::errors::Error;
 use crate::limiter::rule::Rule;
-use crate::limiter::{self, Algorithm, Decision, Limiter, Limits, Micros, effect};
-use crate::redis::{Held, ReadKey, WriteKey};
+use crate::limiter::{self, Algorithm, Decision, Limiter, Limits, Micros, Plan, Terms, effect};
+use crate::redis::{Held, ReadKey, WriteKey, config};
 
 /// A request on a key, and what is decided.
 pub(super) struct Attempt<'a> {
     pub(super) key: WriteKey<'a>,
-    pub(super) rule: Rule,
+    pub(super) rule: Rule<'a>,
     pub(super) decision: Decision,
-    /// Whether to take what is granted needs memory.
-    pub(super) must_allocate: bool,
+    pub(super) plan: Plan,
 }
 
 impl<'a> Attempt<'a> {
     /// An attempt that is still to be decided.
     #[inline]
-    pub(super) fn new(key: WriteKey<'a>, rule: Rule) -> Self {
-        Self { key, rule, decision: Decision::default(), must_allocate: false }
+    pub(super) fn new(key: WriteKey<'a>, rule: Rule<'a>) -> Self {
+        Self { key, rule, decision: Decision::default(), plan: Plan::default() }
     }
 
     /// Decides the request. Nothing is taken yet.
     #[inline]
     pub(super) fn decide(&mut self, now: Micros, strings: Strings) -> Result<(), Error> {
         self.rule.resolve(now);
-        let limits = self.rule.limits();
+        let (limits, holder) = (self.rule.limits(), self.rule.holder());
         let state = state_for(&self.key, limits, now, strings)?;
-        (self.decision, self.must_allocate) =
-            limiter::decide_and_plan(state.as_deref(), limits, now, self.rule.request);
+        let terms = Terms { limits, holder: holder.as_ref() };
+        (self.decision, self.plan) =
+            limiter::decide_and_plan(state.as_deref(), terms, now, self.rule.request);
+        if self.plan.leases > config::max_leases() {
+            return Err(Error::TooManyLeases(config::max_leases()));
+        }
         Ok(())
     }
 }

@@ -5,7 +5,7 @@
 use std::ffi::CString;
 
 use crate::limiter::Algorithm;
-use crate::limiter::limits::{MAX_BUCKETS, MAX_UNITS};
+use crate::limiter::limits::{MAX_BUCKETS, MAX_LEASES, MAX_UNITS};
 use crate::limiter::rule::{self, MAX_RULES, Word};
 
 /// Why a command changed nothing.
@@ -15,6 +15,10 @@ pub(super) enum Error {
     Rule(rule::Error),
     /// The units that are given back.
     Units,
+    /// The units that were charged when work began.
+    Reserved,
+    /// The units that the work took.
+    Used,
     NumKeys,
     /// A key named twice.
     SameKey,
@@ -39,6 +43,11 @@ pub(super) enum Error {
         held: Algorithm,
         called: Algorithm,
     },
+    /// Leases are given back by id alone.
+    LeasesAreReleased,
+    /// A key has as many leases as the setting given allows.
+    TooManyLeases(usize),
+    ForceAndConcurrency,
     /// The server holds as much as it may.
     OutOfMemory,
     /// The bytes of an effect.
@@ -58,6 +67,8 @@ impl Error {
         match self {
             Self::Rule(error) => rule_message(error),
             Self::Units => format!("ERR units must be an integer from 0 to {MAX_UNITS}"),
+            Self::Reserved => format!("ERR reserved must be an integer from 0 to {MAX_UNITS}"),
+            Self::Used => format!("ERR used must be an integer from 0 to {MAX_UNITS}"),
             Self::NumKeys => format!(
                 "ERR numkeys must be an integer from 1 to {MAX_RULES}, followed by that many keys"
             ),
@@ -86,10 +97,20 @@ impl Error {
                 held.name(),
                 called.name()
             ),
+            Self::LeasesAreReleased => {
+                "WRONGTYPE the key holds a CONCURRENCY limiter; give leases back with RL.RELEASE"
+                    .into()
+            }
+            Self::TooManyLeases(max) => format!(
+                "ERR the key has too many leases: at most {max} (the setting rl.max-leases)"
+            ),
+            Self::ForceAndConcurrency => "ERR FORCE cannot be used with CONCURRENCY".into(),
             Self::OutOfMemory => {
                 "OOM a new limiter needs memory, but used memory exceeds 'maxmemory'".into()
             }
-            Self::Effect => "ERR effect must be 42 bytes, as a grant replicates them".into(),
+            Self::Effect => {
+                "ERR effect must be 42 to 106 bytes, as a grant replicates them".into()
+            }
             Self::State => "ERR state must be the bytes of a limiter, as DUMP contains them".into(),
         }
     }
@@ -121,6 +142,12 @@ fn rule_message(error: rule::Error) -> String {
         }
         rule::Error::Buckets => format!("ERR BUCKETS must be an integer from 1 to {MAX_BUCKETS}"),
         rule::Error::Cost => format!("ERR COST must be an integer from 0 to {MAX_UNITS}"),
+        rule::Error::LeaseCost => {
+            format!("ERR COST must be an integer from 1 to {MAX_UNITS} for a lease")
+        }
+        rule::Error::Ttl => format!("ERR ttl must be {DURATION}, from 1ms to 3650d"),
+        rule::Error::Id => "ERR id must be 1 to 64 bytes".into(),
+        rule::Error::Count => format!("ERR COUNT must be an integer from 1 to {MAX_LEASES}"),
         rule::Error::At => {
             "ERR AT must be microseconds since 1970, from 0 to 9007199254740991".into()
         }

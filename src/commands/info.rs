@@ -61,6 +61,7 @@ fn describe(limiter: &Limiter, now: Micros) -> Vec<(&'static str, Value)> {
                 fields.push(("buckets", integer(buckets)));
             }
         }
+        Limits::Leases(limits) => fields.push(("ttl_us", integer(limits.ttl.get()))),
     }
     fields.extend([
         ("used", integer(limiter.used(now))),
@@ -69,6 +70,7 @@ fn describe(limiter: &Limiter, now: Micros) -> Vec<(&'static str, Value)> {
         ("reset_ms", Value::Integer(reset)),
     ]);
     fields.extend(limiter.entries(now).map(|entries| ("entries", integer(entries))));
+    fields.extend(limiter.leases().map(|leases| ("leases", integer(leases.count(now)))));
     fields
 }
 

@@ -8,23 +8,31 @@
 //! | `decide` | the recipe of the five that decide on one key |
 //! | `attempt` | a request on one key, and the decision |
 //! | `settle` | what follows a decision: memory, effect, replication, counting |
+//! | `keys`, `holders` | the keys of a command on several; the holders of leases |
 //! | `options`, `reply`, `errors` | the moment, the five integers, every message |
 
 #![forbid(unsafe_code)]
 
+mod acquire;
 mod attempt;
 mod decide;
 mod errors;
 mod fixedwindow;
+mod holders;
 mod info;
 mod internal;
+mod keys;
 mod leakybucket;
+mod leases;
 mod multi;
 mod options;
 mod peek;
 mod refund;
+mod release;
+mod renew;
 mod reply;
 mod reset;
+mod rl_settle;
 mod settle;
 mod sliding;
 mod slidinglog;

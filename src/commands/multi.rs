@@ -2,26 +2,26 @@
 
 use super::attempt::{Attempt, Strings};
 use super::errors::Error;
+use super::keys::{Names, report_keys};
 use super::options::{moment, read_all};
 use super::reply::{row, row_as_it_stands};
 use super::settle::settle;
-use crate::limiter::limits::parse_integer;
-use crate::limiter::rule::{MAX_RULES, Rule, Word};
-use crate::limiter::{Algorithm, Micros, Request, decide};
-use crate::redis::register::Access;
+use crate::limiter::rule::{Rule, Word};
+use crate::limiter::{Algorithm, Micros, Mode, Request, decide};
 use crate::redis::{Args, Call, WriteKey, config};
 
 /// Decides several limits at once: all grant, or nothing is taken from any.
 pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
     if call.asks_for_keys() {
-        let count = read_count(&mut call.args()).unwrap_or_default();
-        call.report_keys(2, count, Access::Update);
-        return Ok(());
+        return report_keys(call);
     }
     let (mut attempts, rest) = read_attempts(call)?;
     let options = read_all(rest, &[Word::Force, Word::At])?;
     let (now, mode) = (moment(options.at)?, options.request().mode);
     for attempt in &mut attempts {
+        if mode == Mode::Force && attempt.rule.limits().algorithm() == Algorithm::Concurrency {
+            return Err(Error::ForceAndConcurrency);
+        }
         attempt.rule.request.mode = mode;
         attempt.decide(now, Strings::Foreign)?;
     }
@@ -36,49 +36,22 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
 /// Reads `numkeys key [key ...] limit [limit ...]`, and opens the keys; what follows is handed back.
 fn read_attempts<'a>(call: &Call<'a>) -> Result<(Vec<Attempt<'a>>, Args<'a>), Error> {
     let mut args = call.args();
-    let count = read_count(&mut args)?;
-    let mut names = args.clone();
-    args.by_ref().take(count).for_each(drop);
-    let twice = names_one_twice(names.clone().take(count));
-
-    let mut attempts = Vec::with_capacity(count);
-    for name in std::iter::from_fn(|| names.key()).take(count) {
+    let names = Names::read(&mut args)?;
+    let mut attempts = Vec::with_capacity(names.len());
+    for name in names.clone() {
         if args.len() == 0 {
             return Err(Error::LimitsAndKeys);
         }
         let rule = Rule::read(&mut args, config::max_log_entries())?;
         // One that is named twice must not be open twice.
-        if !twice {
+        if !names.has_twice() {
             attempts.push(Attempt::new(WriteKey::open(call, name), rule));
         }
     }
     if args.peek().is_some_and(|word| Algorithm::read(word).is_some()) {
         return Err(Error::LimitsAndKeys);
     }
-    if twice { Err(Error::SameKey) } else { Ok((attempts, args)) }
-}
-
-/// Reads `numkeys`, with at least that many words left.
-fn read_count(args: &mut Args<'_>) -> Result<usize, Error> {
-    let count = args.next().and_then(|count| parse_integer(count, MAX_RULES));
-    let count = count.and_then(|count| usize::try_from(count).ok()).filter(|&count| count > 0);
-    count.filter(|&count| count <= args.len()).ok_or(Error::NumKeys)
-}
-
-fn names_one_twice<'a>(mut names: impl ExactSizeIterator<Item = &'a [u8]> + Clone) -> bool {
-    /// Up to this many names it is quicker to compare all pairs than to sort them.
-    const FEW: usize = 8;
-    if names.len() <= FEW {
-        while let Some(name) = names.next() {
-            if names.clone().any(|other| other == name) {
-                return true;
-            }
-        }
-        return false;
-    }
-    let mut sorted: Vec<_> = names.collect();
-    sorted.sort_unstable();
-    sorted.windows(2).any(|pair| matches!(pair, [one, other] if one == other))
+    if names.has_twice() { Err(Error::SameKey) } else { Ok((attempts, args)) }
 }
 
 fn reply_granted(call: &Call<'_>, attempts: &[Attempt<'_>]) {

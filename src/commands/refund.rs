@@ -1,14 +1,14 @@
 //! `RL.REFUND key units [AT microseconds]`
 
 use super::errors::Error;
+use super::keys::limits_in_use;
 use super::options::{moment, read_all};
-use super::reply::row_as_it_stands;
+use super::reply::reply_peek;
 use super::settle::carry_out;
 use crate::limiter::effect::{Change, Effect};
 use crate::limiter::limits::parse_units;
 use crate::limiter::rule::Word;
-use crate::limiter::{Mode, Request, decide};
-use crate::redis::{Call, Held, WriteKey};
+use crate::redis::{Call, WriteKey};
 
 /// Gives units back, the newest first, and never more than are used.
 pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
@@ -19,21 +19,14 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
     let now = moment(read_all(args, &[Word::At])?.at)?;
 
     let mut key = WriteKey::open(call, name);
-    let limits = match key.held() {
-        Held::Foreign => return Err(Error::NotALimiter),
-        Held::Limiter(limiter) if !limiter.is_idle(now) => limiter.limits(),
-        Held::Nothing | Held::Limiter(_) => {
-            call.reply_null();
-            return Ok(());
-        }
+    let Some(limits) = limits_in_use(&key, now)? else {
+        call.reply_null();
+        return Ok(());
     };
     if units > 0 {
         let effect = Effect { limits, at: now, change: Change::Refund(units) };
         carry_out(call, &mut key, &effect);
     }
-    let request = Request { cost: 1, mode: Mode::Whole };
-    let decision = decide(key.limiter(), &limits, now, request);
-    let look = decide(key.limiter(), &limits, now, Request::LOOK);
-    call.reply_integers(&row_as_it_stands(&decision, &look));
+    reply_peek(call, key.limiter(), &limits, now);
     Ok(())
 }

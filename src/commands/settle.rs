@@ -7,8 +7,8 @@ use std::ffi::CStr;
 
 use super::attempt::Attempt;
 use super::errors::Error;
-use crate::limiter::Micros;
 use crate::limiter::effect::{self, After, Before, Change, Effect};
+use crate::limiter::{Id, Limiter, Micros};
 use crate::redis::{Call, WriteKey, stats};
 
 /// The internal command that applies effects: `RL._ADD key effect [key effect ...]`.
@@ -18,14 +18,14 @@ pub(super) const ADD_COMMAND: &CStr = c"RL._ADD";
 /// no memory for one of them.
 // A command on one key then has no loops left.
 #[inline(always)]
-pub(super) fn settle(
-    call: &Call<'_>,
-    attempts: &mut [Attempt<'_>],
+pub(super) fn settle<'a>(
+    call: &Call<'a>,
+    attempts: &mut [Attempt<'a>],
     now: Micros,
 ) -> Result<(), Error> {
     let granted = attempts.iter().all(|attempt| attempt.decision.allowed);
     if granted {
-        if attempts.iter().any(|attempt| attempt.must_allocate) && call.is_out_of_memory() {
+        if attempts.iter().any(|attempt| attempt.plan.must_allocate) && call.is_out_of_memory() {
             return Err(Error::OutOfMemory);
         }
         take(call, attempts, now);
@@ -40,12 +40,14 @@ pub(super) fn settle(
 }
 
 /// Takes what was granted.
-fn take(call: &Call<'_>, attempts: &mut [Attempt<'_>], now: Micros) {
+fn take<'a>(call: &Call<'a>, attempts: &mut [Attempt<'a>], now: Micros) {
     let effect = |attempt: &Attempt<'_>| {
         let taken = attempt.decision.taken;
-        let effect =
-            Effect { limits: *attempt.rule.limits(), at: now, change: Change::Grant(taken) };
-        (taken > 0).then_some(effect)
+        let change = match attempt.rule.holder() {
+            Some(id) => Change::Acquire(id, taken),
+            None => Change::Grant(taken),
+        };
+        (taken > 0).then_some(Effect { limits: *attempt.rule.limits(), at: now, change })
     };
     if let [attempt] = attempts {
         if let Some(effect) = effect(attempt) {
@@ -53,14 +55,46 @@ fn take(call: &Call<'_>, attempts: &mut [Attempt<'_>], now: Micros) {
         }
         return;
     }
+    let effects = attempts.iter_mut().filter_map(|attempt| {
+        let effect = effect(attempt)?;
+        Some((&mut attempt.key, effect))
+    });
+    carry_out_all(call, effects);
+}
+
+/// Applies effects to several keys, and replicates them as one command.
+pub(super) fn carry_out_all<'k, 'a: 'k>(
+    call: &Call<'a>,
+    effects: impl Iterator<Item = (&'k mut WriteKey<'a>, Effect)>,
+) {
     let mut batch = call.batch();
-    for attempt in attempts {
-        if let Some(effect) = effect(attempt) {
-            apply(&mut attempt.key, &effect);
-            batch.push(attempt.key.name(), || effect.encode());
+    for (key, effect) in effects {
+        apply(key, &effect);
+        batch.push(key.name(), || effect.encode());
+    }
+    batch.replicate(ADD_COMMAND);
+}
+
+/// Changes the leases that these ids hold in a key, and replicates that as one command; how many they were.
+pub(super) fn change_leases<'a>(
+    call: &Call<'a>,
+    key: &mut WriteKey<'a>,
+    ids: impl Iterator<Item = Id>,
+    effect: impl Fn(Id) -> Effect,
+) -> u64 {
+    let mut batch = call.batch();
+    let mut changed = 0;
+    for id in ids {
+        let effect = effect(id);
+        let leases = key.limiter().and_then(Limiter::leases);
+        if leases.is_some_and(|leases| leases.holds(&id, effect.at)) {
+            apply(key, &effect);
+            batch.push(key.name(), || effect.encode());
+            changed += 1;
         }
     }
     batch.replicate(ADD_COMMAND);
+    changed
 }
 
 /// Applies an effect to one key, and replicates it.

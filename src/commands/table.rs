@@ -4,7 +4,7 @@
 use std::ffi::CStr;
 
 use super::{
-    fixedwindow, info, internal, leakybucket, multi, peek, refund, reset, settle, sliding,
+    acquire, fixedwindow, info, internal, leakybucket, leases, multi, peek, refund, release, renew, reset, rl_settle, settle, sliding,
     slidinglog, throttle, tokenbucket,
 };
 use crate::handler;
@@ -19,6 +19,8 @@ const WINDOW: Argument = Argument::required(c"window", Kind::Text);
 const COST: Argument = Argument::option(c"COST", c"n", Kind::Integer);
 const ALIGN: Argument = Argument::option(c"ALIGN", c"offset", Kind::Text);
 const BUCKETS: Argument = Argument::option(c"BUCKETS", c"n", Kind::Integer);
+const TTL: Argument = Argument::required(c"ttl", Kind::Text);
+const ID: Argument = Argument::required(c"id", Kind::Text);
 const AT: Argument = Argument::option(c"AT", c"microseconds", Kind::Integer);
 const MODE: Argument = Argument::required(
     c"mode",
@@ -133,6 +135,44 @@ pub(crate) const TABLE: &[Command] = &[
         handler!(slidinglog::run),
     ),
     Command {
+        arity: -5,
+        ..deciding(
+            c"RL.ACQUIRE",
+            &[KEY, LIMIT, TTL, ID, COST, AT],
+            c"Acquires a lease under an id, if the limit of what is held at the same time allows it",
+            c"O(log leases)",
+            handler!(acquire::run),
+        )
+    },
+    Command {
+        arity: -4,
+        ..deciding(
+            c"RL.RENEW",
+            &[KEY, TTL, ID.repeated(), AT],
+            c"Lets leases that are still held last their whole time again",
+            c"O(log leases) for each id",
+            handler!(renew::run),
+        )
+    },
+    Command {
+        arity: -3,
+        ..deciding(
+            c"RL.RELEASE",
+            &[KEY, ID.repeated(), AT],
+            c"Gives leases back",
+            c"O(log leases) for each id",
+            handler!(release::run),
+        )
+    },
+    Command {
+        name: c"RL.LEASES",
+        args: &[KEY, Argument::option(c"COUNT", c"n", Kind::Integer), AT],
+        summary: c"Lists the leases that are held, the soonest to run out first",
+        complexity: c"O(n + log leases) for n leases listed",
+        handler: handler!(leases::run),
+        ..LOOKING
+    },
+    Command {
         name: c"RL.PEEK",
         args: &[KEY, COST, AT],
         summary: c"Shows what a request would get, and takes nothing",
@@ -194,6 +234,26 @@ pub(crate) const TABLE: &[Command] = &[
         since: c"0.1.0",
         presence: Presence::Always,
         handler: handler!(multi::run),
+    },
+    Command {
+        name: c"RL.SETTLE",
+        arity: -5,
+        flags: c"write getkeys-api",
+        acl: c"write slow",
+        keys: Keys::Counted,
+        access: Access::Update,
+        args: &[
+            Argument::required(c"numkeys", Kind::Integer),
+            KEY.repeated(),
+            Argument::required(c"reserved", Kind::Integer),
+            Argument::required(c"used", Kind::Integer),
+            AT,
+        ],
+        summary: c"Settles what work really cost: gives back or takes the difference on every key",
+        complexity: c"O(keys); as RL.REFUND for each",
+        since: c"0.1.0",
+        presence: Presence::Always,
+        handler: handler!(rl_settle::run),
     },
     Command {
         name: c"RL.THROTTLE",

@@ -90,6 +90,11 @@ pub(super) trait Usage {
         false
     }
 
+    /// How many leases there are if a grant adds one; 0 if it adds none.
+    fn leases_with_one_more(&self) -> usize {
+        0
+    }
+
     /// How many entries count, for a structure that is a list of them.
     fn entries(&self) -> Option<usize> {
         None

@@ -1,6 +1,6 @@
 //! What a decision does to a key, and how long the key must live afterwards.
 //!
-//! A grant or a refund is an [`Effect`]: limits, moment, units. [`apply`] is the one function that carries an effect
+//! What was decided is an [`Effect`]: limits, moment, and what changes. [`apply`] is the one function that carries an effect
 //! out, on the primary as on a replica, when an append-only file is replayed and in the property tests, so they cannot
 //! differ.
 //!
@@ -16,26 +16,33 @@
 //!
 //! Primary and replicas compute the same expiry, since they hold the same one before.
 
+use super::Terms;
 use super::bucket::Bucket;
+use super::leases::{Id, Leases};
 use super::limits::{BucketKind, Limits};
 use super::stored::Limiter;
 use super::time::Micros;
 
-/// What a grant or a refund does to a key: everything a replica needs to do the same.
+/// What a decision does to a key: everything a replica needs to do the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Effect {
-    /// The limits of the call; for a refund those of the state.
+    /// The limits of the call. For a refund and a release those of the state; for a renewal the state's limit and the new
+    /// ttl.
     pub(crate) limits: Limits,
     /// The moment of the decision.
     pub(crate) at: Micros,
     pub(crate) change: Change,
 }
 
-/// The units that an effect takes or gives back: 1 to [`super::limits::MAX_UNITS`].
+/// What an effect changes. Units are from 1 to [`super::limits::MAX_UNITS`]. Leases are acquired, renewed and released under
+/// [`Limits::Leases`] alone, and units are granted and refunded under all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Grant(u64),
     Refund(u64),
+    Acquire(Id, u64),
+    Renew(Id),
+    Release(Id),
 }
 
 /// What a key holds before an effect.
@@ -52,7 +59,7 @@ pub(crate) enum Before<'k> {
 pub(crate) enum After {
     /// Nothing: there was nothing to change.
     Unchanged,
-    /// The limiter has been changed in place. After a grant the key must live until it is idle.
+    /// The limiter has been changed in place. After a grant or a renewal the key must live until it is idle.
     Changed { idle_at: Option<Micros> },
     /// The key is to hold this limiter, at least until it is idle.
     New { limiter: Limiter, idle_at: Micros },
@@ -63,33 +70,55 @@ pub(crate) enum After {
 /// Carries an effect out.
 pub(crate) fn apply(before: Before<'_>, effect: &Effect) -> After {
     let Effect { limits, at, change } = effect;
-    match (*change, before) {
-        (Change::Grant(units), Before::Limiter(limiter)) => {
-            After::Changed { idle_at: Some(limiter.grant(limits, *at, units)) }
+    match change {
+        Change::Grant(units) => grant(before, Terms::from(limits), *at, *units),
+        Change::Acquire(id, units) => {
+            grant(before, Terms { limits, holder: Some(id) }, *at, *units)
         }
-        (Change::Grant(units), Before::Nothing) => {
-            let (limiter, idle_at) = Limiter::first(limits, *at, units);
-            After::New { limiter, idle_at }
-        }
-        (Change::Grant(units), Before::ArrivalTime(nanos)) => {
-            let (limiter, idle_at) = match from_arrival_time(limits, nanos, *at) {
-                Some(mut limiter) => {
-                    let idle_at = limiter.grant(limits, *at, units);
-                    (limiter, idle_at)
-                }
-                None => Limiter::first(limits, *at, units),
-            };
-            After::New { limiter, idle_at }
-        }
-        (Change::Refund(units), Before::Limiter(limiter)) => {
-            if limiter.refund(*at, units) {
+        Change::Refund(units) => match before {
+            Before::Limiter(limiter) if limiter.refund(*at, *units) => {
                 After::Changed { idle_at: None }
-            } else {
-                After::Gone
             }
+            Before::Limiter(_) => After::Gone,
+            // Only limiters are given units back.
+            Before::Nothing | Before::ArrivalTime(_) => After::Unchanged,
+        },
+        Change::Renew(id) => match (leases(before), limits) {
+            (Some(leases), Limits::Leases(limits)) if leases.renew(id, limits.ttl, *at) => {
+                After::Changed { idle_at: Some(leases.idle_at()) }
+            }
+            _ => After::Unchanged,
+        },
+        Change::Release(id) => match leases(before) {
+            Some(leases) if leases.release(id, *at) => {
+                if leases.is_empty() { After::Gone } else { After::Changed { idle_at: None } }
+            }
+            _ => After::Unchanged,
+        },
+    }
+}
+
+fn grant(before: Before<'_>, call: Terms<'_>, at: Micros, units: u64) -> After {
+    let (limiter, idle_at) = match before {
+        Before::Limiter(limiter) => {
+            return After::Changed { idle_at: Some(limiter.grant(call, at, units)) };
         }
-        // Only limiters are given units back.
-        (Change::Refund(_), Before::Nothing | Before::ArrivalTime(_)) => After::Unchanged,
+        Before::Nothing => Limiter::first(call, at, units),
+        Before::ArrivalTime(nanos) => match from_arrival_time(call.limits, nanos, at) {
+            Some(mut limiter) => {
+                let idle_at = limiter.grant(call, at, units);
+                (limiter, idle_at)
+            }
+            None => Limiter::first(call, at, units),
+        },
+    };
+    After::New { limiter, idle_at }
+}
+
+fn leases(before: Before<'_>) -> Option<&mut Leases> {
+    match before {
+        Before::Limiter(Limiter::Leases(leases)) => Some(leases),
+        Before::Limiter(_) | Before::Nothing | Before::ArrivalTime(_) => None,
     }
 }
 
@@ -100,7 +129,10 @@ pub(crate) fn from_arrival_time(call: &Limits, nanos: u64, now: Micros) -> Optio
         Limits::Bucket(call) if call.kind == BucketKind::Token => {
             Bucket::from_arrival_time(call, nanos, now).map(Limiter::from)
         }
-        Limits::Bucket(_) | Limits::FixedWindow(_) | Limits::SlidingWindow(_) => None,
+        Limits::Bucket(_)
+        | Limits::FixedWindow(_)
+        | Limits::SlidingWindow(_)
+        | Limits::Leases(_) => None,
     }
 }
 
@@ -146,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_refund_leaves_the_expiry_alone_and_a_whole_one_deletes_the_key() {
-        let (mut limiter, _) = Limiter::first(&bucket(), at(0), 5);
+        let (mut limiter, _) = Limiter::first((&bucket()).into(), at(0), 5);
         for (units, after) in [
             (2, After::Changed { idle_at: None }),
             (2, After::Changed { idle_at: None }),
@@ -172,7 +204,7 @@ mod tests {
         let look = Request { cost: 5, mode: Mode::Whole };
         assert!(decide(Some(&limiter), &bucket(), at(1_000_000), look).allowed);
         let before = Before::ArrivalTime(1_000_000_000);
-        let (limiter, idle_at) = Limiter::first(&bucket(), at(1_000_000), 3);
+        let (limiter, idle_at) = Limiter::first((&bucket()).into(), at(1_000_000), 3);
         let after = apply(before, &effect(1_000_000, Change::Grant(3)));
         assert_eq!(after, After::New { limiter, idle_at }, "it was full");
     }

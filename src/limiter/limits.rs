@@ -32,6 +32,9 @@ pub(crate) const DEFAULT_BUCKETS: u16 = 16;
 /// The largest limit that `rl.max-log-entries` can allow a sliding log.
 pub(crate) const MAX_LOG_ENTRIES: u64 = 10_000_000;
 
+/// The most leases that `rl.max-leases` can allow a key.
+pub(crate) const MAX_LEASES: u64 = 1_000_000;
+
 const MAX_UNITS_PER_MICROSECOND: u64 = 1_000; // 10^9 a second
 const MAX_DECIMALS: u32 = 6;
 const MAX_DECIMAL_RATE_UNITS: u64 = 1_000_000_000_000_000; // 10^9 with six decimals
@@ -49,19 +52,26 @@ pub(crate) enum Algorithm {
     Sliding,
     /// A sliding window with an entry for every hit.
     SlidingLog,
+    /// Leases of units that are held at the same time.
+    Concurrency,
 }
 
 impl Algorithm {
-    /// All of them.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::TokenBucket, Self::LeakyBucket, Self::FixedWindow, Self::Sliding, Self::SlidingLog];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::TokenBucket,
+        Self::LeakyBucket,
+        Self::FixedWindow,
+        Self::Sliding,
+        Self::SlidingLog,
+        Self::Concurrency,
+    ];
 
     /// The algorithm of this name, in upper or lower case.
     pub(crate) fn read(name: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|one| one.name().as_bytes().eq_ignore_ascii_case(name))
     }
 
-    /// The name as in the command `RL.<NAME>`.
+    /// The name as in a rule.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::TokenBucket => "TOKENBUCKET",
@@ -69,6 +79,7 @@ impl Algorithm {
             Self::FixedWindow => "FIXEDWINDOW",
             Self::Sliding => "SLIDING",
             Self::SlidingLog => "SLIDINGLOG",
+            Self::Concurrency => "CONCURRENCY",
         }
     }
 }
@@ -205,6 +216,15 @@ impl SlidingWindowLimits {
     }
 }
 
+/// The limits of RL.ACQUIRE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeaseLimits {
+    /// The most units held at the same time.
+    pub(crate) limit: u64,
+    /// How long a lease lasts: as long as a window may.
+    pub(crate) ttl: Micros,
+}
+
 /// The limits of one call or one limiter, valid by construction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limits {
@@ -214,6 +234,8 @@ pub(crate) enum Limits {
     FixedWindow(FixedWindowLimits),
     /// RL.SLIDING and RL.SLIDINGLOG.
     SlidingWindow(SlidingWindowLimits),
+    /// RL.ACQUIRE.
+    Leases(LeaseLimits),
 }
 
 impl Limits {
@@ -249,12 +271,19 @@ impl Limits {
         valid.then_some(Self::SlidingWindow(SlidingWindowLimits { limit, window, resolution }))
     }
 
+    /// A concurrency limit, if all are in bounds.
+    pub(crate) fn concurrency(limit: u64, ttl: Micros) -> Option<Self> {
+        let valid = limit <= MAX_UNITS && is_window(ttl);
+        valid.then_some(Self::Leases(LeaseLimits { limit, ttl }))
+    }
+
     /// Which algorithm these limits are for.
     pub(crate) const fn algorithm(&self) -> Algorithm {
         match self {
             Self::Bucket(limits) => limits.kind.algorithm(),
             Self::FixedWindow(_) => Algorithm::FixedWindow,
             Self::SlidingWindow(limits) => limits.algorithm(),
+            Self::Leases(_) => Algorithm::Concurrency,
         }
     }
 }

@@ -6,26 +6,26 @@
 //! | function | what it does |
 //! | --- | --- |
 //! | [`decide`] | says whether a request is granted, what remains and how long to wait; takes nothing |
-//! | [`effect::apply`] | records what was decided: a grant, or a refund |
+//! | [`effect::apply`] | records what was decided: a grant, a refund, what happens to a lease |
 //! | [`effect::new_expiry`] | says how long the key must live |
 //!
 //! What was decided is recorded by its effect alone (limits, moment, units). A replica that receives the effect holds
 //! the same state as the primary that decided.
 //!
-//! Three structures serve five algorithms: [`Bucket`] is TOKENBUCKET and LEAKYBUCKET,
-//! [`FixedWindow`] is itself, and [`SlidingWindow`] is SLIDING and SLIDINGLOG.
+//! Four structures serve six algorithms: [`Bucket`] is TOKENBUCKET and LEAKYBUCKET, [`FixedWindow`] is itself,
+//! [`SlidingWindow`] is SLIDING and SLIDINGLOG, and [`Leases`] is CONCURRENCY.
 //!
 //! | file | what is in it |
 //! | --- | --- |
 //! | `time`, `packed` | microseconds and rounding; integers as wide as they need be |
 //! | `limits`, `calendar`, `rule` | what callers allow, validated; calendar windows; a rule as text |
 //! | `decision` | the decision that all algorithms share |
-//! | `bucket`, `fixed_window`, `sliding_window` (on `ring`) | one structure each |
+//! | `bucket`, `fixed_window`, `sliding_window` (on `ring`), `leases` (on `tree`) | one structure each |
 //! | `stored` | the 32 bytes in which each of them is kept |
 //! | `effect` | what a grant or a refund does to a key |
 //! | `codec` | the stored bytes and the replicated effect |
 //!
-//! # A sixth algorithm
+//! # Another algorithm
 //!
 //! If it reads a structure that is there in another way: an [`Algorithm`], its name and its words in `rule`, its limits in
 //! `limits`, its number in `codec`. A structure of its own adds a file with a type for its state and one for its
@@ -41,6 +41,7 @@ pub(crate) mod codec;
 mod decision;
 pub(crate) mod effect;
 mod fixed_window;
+pub(crate) mod leases;
 pub(crate) mod limits;
 mod packed;
 mod ring;
@@ -48,13 +49,13 @@ pub(crate) mod rule;
 mod sliding_window;
 mod stored;
 pub(crate) mod time;
+mod tree;
 
 #[cfg(test)]
 mod tests;
 
-use std::ops::Deref;
-
 pub(crate) use decision::{Decision, Mode, Request};
+pub(crate) use leases::Id;
 pub(crate) use limits::{Algorithm, Limits};
 pub(crate) use ring::Entry;
 pub(crate) use stored::{Block, BlockMut, LargeBucket, Limiter};
@@ -63,9 +64,33 @@ pub(crate) use time::Micros;
 use bucket::{Bucket, Level};
 use decision::Usage;
 use fixed_window::{Count, FixedWindow};
-use limits::{BucketLimits, FixedWindowLimits, SlidingWindowLimits};
+use leases::{Held, Leases};
+use limits::{BucketLimits, FixedWindowLimits, LeaseLimits, SlidingWindowLimits};
 use sliding_window::{SlidingWindow, Span};
-use stored::State;
+use stored::{Borrowed, Hold, Owned, State};
+
+/// What a call asks with: its limits and, for a lease, the id of the holder.
+#[derive(Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    pub(crate) limits: &'a Limits,
+    pub(crate) holder: Option<&'a Id>,
+}
+
+impl<'a> From<&'a Limits> for Terms<'a> {
+    fn from(limits: &'a Limits) -> Self {
+        Self { limits, holder: None }
+    }
+}
+
+/// What it takes to take what is granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Whether memory is needed that is not there yet: a new key, or a block that must be allocated anew to grow. (A
+    /// bucket that outgrows its small form takes some, too: it is there already, and goes on deciding.)
+    pub(crate) must_allocate: bool,
+    /// How many leases the key then has, if the grant adds one; 0 if it does not.
+    pub(crate) leases: usize,
+}
 
 /// Evaluates an expression on what counts now of a pair, whichever its structure.
 macro_rules! on_usage {
@@ -83,52 +108,58 @@ macro_rules! on_usage {
                 let $usage = Span::of(state, call, $now);
                 $answer
             }
+            Pair::Leases(state, call, holder) => {
+                let $usage = Held::of(state.as_deref(), call, holder, $now);
+                $answer
+            }
         }
     };
 }
 
 /// Decides a request on a key that holds `state`, or nothing. A state of another algorithm than the
 /// call's counts as nothing: whether it may be replaced is asked before, by [`Limiter::is_idle`].
-pub(crate) fn decide(
+pub(crate) fn decide<'a>(
     state: Option<&Limiter>,
-    call: &Limits,
+    call: impl Into<Terms<'a>>,
     now: Micros,
     request: Request,
 ) -> Decision {
-    let pair = Pair::of(state.map(Limiter::state), call);
+    let pair = Pair::<Borrowed<'_>>::of(state.map(Limiter::state), call.into());
     on_usage!(pair, now, usage => decision::decide(&usage, request))
 }
 
-/// The same, and whether to take what is granted needs memory that is not there yet: a new key, or a list of entries
-/// that must be allocated anew to grow. (A bucket that outgrows its small form takes some, too: it is there already, and
-/// goes on deciding.)
+/// The same, and what it takes to take what is granted.
 pub(crate) fn decide_and_plan(
     state: Option<&Limiter>,
-    call: &Limits,
+    call: Terms<'_>,
     now: Micros,
     request: Request,
-) -> (Decision, bool) {
+) -> (Decision, Plan) {
     let is_new = state.is_none();
-    let pair = Pair::of(state.map(Limiter::state), call);
+    let pair = Pair::<Borrowed<'_>>::of(state.map(Limiter::state), call);
     on_usage!(pair, now, usage => {
         let decision = decision::decide(&usage, request);
-        let must_allocate = decision.taken > 0 && (is_new || usage.must_grow());
-        (decision, must_allocate)
+        if decision.taken == 0 {
+            return (decision, Plan::default());
+        }
+        let must_allocate = is_new || usage.must_grow();
+        (decision, Plan { must_allocate, leases: usage.leases_with_one_more() })
     })
 }
 
 /// The limits of a call, and the state that they meet: none, or one of the same algorithm.
-enum Pair<'c, S> {
+enum Pair<'c, H: Hold> {
     Bucket(Option<Bucket>, &'c BucketLimits),
     FixedWindow(Option<FixedWindow>, &'c FixedWindowLimits),
-    SlidingWindow(Option<SlidingWindow<S>>, &'c SlidingWindowLimits),
+    SlidingWindow(Option<SlidingWindow<H::Entries>>, &'c SlidingWindowLimits),
+    Leases(Option<H::Leases>, &'c LeaseLimits, Option<&'c Id>),
 }
 
-impl<'c, S: Deref<Target = [Entry]>> Pair<'c, S> {
+impl<'c, H: Hold> Pair<'c, H> {
     /// A state of another algorithm counts as none.
     #[inline]
-    fn of(state: Option<State<S>>, call: &'c Limits) -> Self {
-        match (call, state) {
+    fn of(state: Option<State<H>>, call: Terms<'c>) -> Self {
+        match (call.limits, state) {
             (Limits::Bucket(call), Some(State::Bucket(bucket)))
                 if bucket.limits.kind == call.kind =>
             {
@@ -145,11 +176,15 @@ impl<'c, S: Deref<Target = [Entry]>> Pair<'c, S> {
                 Self::SlidingWindow(Some(list), call)
             }
             (Limits::SlidingWindow(call), _) => Self::SlidingWindow(None, call),
+            (Limits::Leases(limits), Some(State::Leases(leases))) => {
+                Self::Leases(Some(leases), limits, call.holder)
+            }
+            (Limits::Leases(limits), _) => Self::Leases(None, limits, call.holder),
         }
     }
 }
 
-impl Pair<'_, Box<[Entry]>> {
+impl Pair<'_, Owned> {
     /// The limiter after a grant of 1 unit or more, and the moment from which on it is idle.
     #[inline]
     fn granted(self, now: Micros, units: u64) -> (Limiter, Micros) {
@@ -168,42 +203,54 @@ impl Pair<'_, Box<[Entry]>> {
                 let idle_at = list.idle_at();
                 (list.into(), idle_at)
             }
+            Self::Leases(leases, call, holder) => {
+                let mut leases = leases.unwrap_or_else(|| Box::new(Leases::new(call)));
+                debug_assert!(holder.is_some(), "nobody acquires a lease");
+                if let Some(id) = holder {
+                    leases.acquire(call, id, units, now);
+                }
+                let idle_at = leases.idle_at();
+                (Limiter::Leases(leases), idle_at)
+            }
         }
     }
 }
 
-impl<S: Deref<Target = [Entry]>> State<S> {
+impl<H: Hold> State<H> {
     /// The limits of the last grant.
     fn limits(&self) -> Limits {
         match self {
             Self::Bucket(bucket) => Limits::Bucket(bucket.limits),
             Self::FixedWindow(window) => Limits::FixedWindow(window.limits),
             Self::SlidingWindow(list) => Limits::SlidingWindow(list.limits),
+            Self::Leases(leases) => Limits::Leases(leases.limits()),
         }
     }
 }
 
 impl Limiter {
     /// The limiter after the first grant on a key, and the moment from which on it is idle.
-    fn first(call: &Limits, now: Micros, units: u64) -> (Self, Micros) {
+    fn first(call: Terms<'_>, now: Micros, units: u64) -> (Self, Micros) {
         Pair::of(None, call).granted(now, units)
     }
 
     /// Records a grant of 1 unit or more, and returns the moment from which on the limiter is idle. A state of another
     /// algorithm is replaced.
-    fn grant(&mut self, call: &Limits, now: Micros, units: u64) -> Micros {
+    fn grant(&mut self, call: Terms<'_>, now: Micros, units: u64) -> Micros {
         let (limiter, idle_at) = Pair::of(Some(self.take()), call).granted(now, units);
         *self = limiter;
         idle_at
     }
 
-    /// Gives `units` back, the newest first. Whether anything is still used; if not, the key is to be deleted.
+    /// Gives `units` back, the newest first. Whether anything is still used; if not, the key is to be deleted. Leases
+    /// are given back by id alone: they stay as they are.
     fn refund(&mut self, now: Micros, units: u64) -> bool {
         let mut state = self.take();
         let is_used = match &mut state {
             State::Bucket(bucket) => bucket.refund(units, now),
             State::FixedWindow(window) => window.refund(units),
             State::SlidingWindow(list) => list.refund(units, now),
+            State::Leases(_) => true,
         };
         *self = state.into();
         is_used
@@ -222,18 +269,30 @@ impl Limiter {
     /// The units in use under the limits of the last grant, rounded up.
     pub(crate) fn used(&self, now: Micros) -> u64 {
         let limits = self.limits();
-        on_usage!(Pair::of(Some(self.state()), &limits), now, usage => usage.used())
+        let pair = Pair::<Borrowed<'_>>::of(Some(self.state()), (&limits).into());
+        on_usage!(pair, now, usage => usage.used())
     }
 
     /// How many entries count now, if the structure is a list of them.
     pub(crate) fn entries(&self, now: Micros) -> Option<usize> {
         let limits = self.limits();
-        on_usage!(Pair::of(Some(self.state()), &limits), now, usage => usage.entries())
+        let pair = Pair::<Borrowed<'_>>::of(Some(self.state()), (&limits).into());
+        on_usage!(pair, now, usage => usage.entries())
     }
 
     /// Whether nothing counts any more, under the limits of the last grant.
     pub(crate) fn is_idle(&self, now: Micros) -> bool {
         self.used(now) == 0
+    }
+
+    /// The leases, if the limiter is a concurrency limit.
+    pub(crate) fn leases(&self) -> Option<&Leases> {
+        match self {
+            Self::Leases(leases) => Some(leases),
+            Self::Bucket(_) | Self::LargeBucket(_) | Self::FixedWindow(_) | Self::SlidingWindow(_) => {
+                None
+            }
+        }
     }
 
     /// The moment from which on the limiter is idle.
@@ -243,6 +302,7 @@ impl Limiter {
             State::Bucket(bucket) => bucket.idle_at(),
             State::FixedWindow(window) => window.idle_at(),
             State::SlidingWindow(list) => list.idle_at(),
+            State::Leases(leases) => leases.idle_at(),
         }
     }
 }

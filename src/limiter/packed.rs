@@ -14,6 +14,7 @@ pub(super) type U40 = Packed<5>;
 pub(super) type U56 = Packed<7>;
 
 impl<const N: usize> Packed<N> {
+    pub(super) const ZERO: Self = Self([0; N]);
     const MAX: u64 = if N < 8 { (1 << (8 * N)) - 1 } else { u64::MAX };
 
     /// Keeps `value` if there is room for it.

@@ -51,7 +51,7 @@ impl Total {
 pub(crate) struct Entry(U96);
 
 impl Entry {
-    const EMPTY: Self = Self(U96::new(0));
+    pub(super) const EMPTY: Self = Self(U96::new(0));
 
     pub(super) fn new(time: Micros, total: Total) -> Self {
         Self(U96::new(u128::from(time.get()) << TOTAL_BITS | u128::from(total.0)))
@@ -226,13 +226,6 @@ impl Clone for Ring {
         let mut clone = Self::new(entries.into_iter());
         clone.set_reserved(self.reserved());
         clone
-    }
-}
-
-/// No slots at all: what stays behind of a ring that was moved out.
-impl Default for Ring {
-    fn default() -> Self {
-        Self { slots: Box::default(), head: 0, len: 0 }
     }
 }
 

@@ -11,8 +11,9 @@
 
 use super::calendar::{Calendar, Period};
 use super::decision::{Mode, Request};
+use super::leases::Id;
 use super::limits::{
-    Algorithm, DEFAULT_BUCKETS, Limits, MAX_BUCKETS, Rate, parse_align, parse_duration,
+    Algorithm, DEFAULT_BUCKETS, Limits, MAX_BUCKETS, MAX_LEASES, Rate, parse_align, parse_duration,
     parse_integer, parse_units, parse_window,
 };
 use super::time::Micros;
@@ -40,7 +41,14 @@ pub(crate) enum Error {
     CalendarAlign,
     Buckets,
     Cost,
+    /// The units of a lease, of which there must be some.
+    LeaseCost,
+    /// How long a lease lasts.
+    Ttl,
+    /// The id of a holder.
+    Id,
     At,
+    Count,
     /// Words are missing.
     TooFew,
     /// An option without its value.
@@ -65,11 +73,20 @@ pub(crate) enum Word {
     Buckets,
     /// `AT microseconds`: the moment of a virtual clock.
     At,
+    /// `COUNT n`: the most elements of a reply.
+    Count,
 }
 
 impl Word {
-    const ALL: [Self; 6] =
-        [Self::Cost, Self::Partial, Self::Force, Self::Align, Self::Buckets, Self::At];
+    const ALL: [Self; 7] = [
+        Self::Cost,
+        Self::Partial,
+        Self::Force,
+        Self::Align,
+        Self::Buckets,
+        Self::At,
+        Self::Count,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -79,6 +96,7 @@ impl Word {
             Self::Align => "ALIGN",
             Self::Buckets => "BUCKETS",
             Self::At => "AT",
+            Self::Count => "COUNT",
         }
     }
 
@@ -96,7 +114,9 @@ impl Algorithm {
     /// The options of a rule of this algorithm.
     pub(crate) const fn rule_words(self) -> &'static [Word] {
         match self {
-            Self::TokenBucket | Self::LeakyBucket | Self::SlidingLog => &[Word::Cost],
+            Self::TokenBucket | Self::LeakyBucket | Self::SlidingLog | Self::Concurrency => {
+                &[Word::Cost]
+            }
             Self::FixedWindow => &[Word::Align, Word::Cost],
             Self::Sliding => &[Word::Buckets, Word::Cost],
         }
@@ -109,28 +129,31 @@ impl Algorithm {
             Self::TokenBucket | Self::LeakyBucket | Self::SlidingLog => &[Cost, Partial, Force, At],
             Self::FixedWindow => &[Align, Cost, Partial, Force, At],
             Self::Sliding => &[Buckets, Cost, Partial, Force, At],
+            Self::Concurrency => &[Cost, At],
         }
     }
 }
 
 /// A rule: limits, and what each request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rule {
+pub(crate) struct Rule<'a> {
     limits: Limits,
     /// The window is that of a calendar, and the one in `limits` means nothing until it is resolved.
     calendar: Option<Calendar>,
     pub(crate) request: Request,
+    /// The id under which a lease is acquired.
+    holder: Option<&'a [u8]>,
     /// The moment of a virtual clock, if one is given.
     pub(crate) at: Option<Micros>,
 }
 
-impl Rule {
+impl<'a> Rule<'a> {
     pub(crate) const fn new(limits: Limits, request: Request) -> Self {
-        Self { limits, calendar: None, request, at: None }
+        Self { limits, calendar: None, request, holder: None, at: None }
     }
 
     /// Reads a rule that begins with the name of its algorithm.
-    pub(crate) fn read<'a>(
+    pub(crate) fn read(
         words: &mut (impl Iterator<Item = &'a [u8]> + Clone),
         max_log_entries: u64,
     ) -> Result<Self, Error> {
@@ -140,7 +163,7 @@ impl Rule {
     }
 
     /// Reads the limits of an algorithm, and the options that `accepted` names.
-    pub(crate) fn read_as<'a>(
+    pub(crate) fn read_as(
         algorithm: Algorithm,
         words: &mut (impl Iterator<Item = &'a [u8]> + Clone),
         accepted: &[Word],
@@ -150,13 +173,13 @@ impl Rule {
         let second = words.next().ok_or(Error::TooFew)?;
         let wrong_limit = match algorithm {
             Algorithm::TokenBucket | Algorithm::LeakyBucket => Error::Capacity,
-            Algorithm::FixedWindow | Algorithm::Sliding => Error::Limit,
+            Algorithm::FixedWindow | Algorithm::Sliding | Algorithm::Concurrency => Error::Limit,
             Algorithm::SlidingLog => Error::LogLimit(max_log_entries),
         };
         let limit = parse_units(first).ok_or(wrong_limit)?;
         let rate = || Rate::parse(second).ok_or(Error::Rate);
         let window = || parse_window(second).ok_or(Error::Window);
-        let mut calendar = None;
+        let (mut calendar, mut holder) = (None, None);
         let (limits, options) = match algorithm {
             Algorithm::TokenBucket => {
                 (Limits::token_bucket(limit, rate()?), Options::read(words, accepted)?)
@@ -189,9 +212,19 @@ impl Rule {
             Algorithm::SlidingLog => {
                 (Limits::sliding_log(limit, window()?), Options::read(words, accepted)?)
             }
+            Algorithm::Concurrency => {
+                let ttl = parse_window(second).ok_or(Error::Ttl)?;
+                let id = words.next().ok_or(Error::TooFew)?;
+                holder = Some(Id::is_valid(id).then_some(id).ok_or(Error::Id)?);
+                let options = match Options::read(words, accepted) {
+                    Err(Error::Cost) | Ok(Options { cost: Some(0), .. }) => Err(Error::LeaseCost),
+                    other => other,
+                }?;
+                (Limits::concurrency(limit, ttl), options)
+            }
         };
         let limits = limits.ok_or(wrong_limit)?;
-        Ok(Self { limits, calendar, request: options.request(), at: options.at })
+        Ok(Self { limits, calendar, request: options.request(), holder, at: options.at })
     }
 
     /// Resolves a calendar window to the period in which `now` lies. Any other limits stay as they are.
@@ -201,6 +234,11 @@ impl Rule {
             limits.window = window;
             limits.align = Some(align);
         }
+    }
+
+    /// The id under which a lease is acquired.
+    pub(crate) fn holder(&self) -> Option<Id> {
+        self.holder.and_then(Id::new)
     }
 
     /// The limits; those of a calendar window must have been resolved.
@@ -219,6 +257,7 @@ pub(crate) struct Options<'a> {
     partial: bool,
     force: bool,
     pub(crate) at: Option<Micros>,
+    pub(crate) count: Option<usize>,
 }
 
 impl<'a> Options<'a> {
@@ -258,6 +297,7 @@ impl<'a> Options<'a> {
             Word::Buckets => self.buckets.is_some(),
             Word::Align => self.align.is_some(),
             Word::At => self.at.is_some(),
+            Word::Count => self.count.is_some(),
             Word::Partial => std::mem::replace(&mut self.partial, true),
             Word::Force => std::mem::replace(&mut self.force, true),
         };
@@ -270,6 +310,7 @@ impl<'a> Options<'a> {
             Word::Buckets => self.buckets = Some(parse_buckets(value()?).ok_or(Error::Buckets)?),
             Word::Align => self.align = Some(value()?),
             Word::At => self.at = Some(parse_moment(value()?).ok_or(Error::At)?),
+            Word::Count => self.count = Some(parse_count(value()?).ok_or(Error::Count)?),
             Word::Partial | Word::Force => {}
         }
         Ok(())
@@ -289,6 +330,11 @@ impl<'a> Options<'a> {
 fn parse_buckets(text: &[u8]) -> Option<u16> {
     let buckets = u16::try_from(parse_integer(text, MAX_BUCKETS.into())?).ok()?;
     (buckets > 0).then_some(buckets)
+}
+
+fn parse_count(text: &[u8]) -> Option<usize> {
+    let count = usize::try_from(parse_integer(text, MAX_LEASES)?).ok()?;
+    (count > 0).then_some(count)
 }
 
 fn parse_moment(text: &[u8]) -> Option<Micros> {
@@ -315,7 +361,7 @@ pub(crate) fn read_for_test(text: &str) -> Limits {
 }
 
 #[cfg(test)]
-impl Rule {
+impl Rule<'_> {
     fn limits_at(mut self, now: Micros) -> Limits {
         self.resolve(now);
         self.limits
@@ -323,7 +369,7 @@ impl Rule {
 }
 
 #[cfg(test)]
-fn test_rule(text: &str) -> Result<Rule, Error> {
+fn test_rule(text: &str) -> Result<Rule<'_>, Error> {
     let mut words = text.split_whitespace().map(str::as_bytes);
     let rule = Rule::read(&mut words, super::limits::MAX_LOG_ENTRIES)?;
     assert_eq!(words.next(), None, "{text}");
@@ -351,6 +397,8 @@ mod tests {
             ("SLIDING 9 60", Limits::sliding(9, minute, 16), 1),
             ("SLIDING 9 60 COST 2 BUCKETS 3", Limits::sliding(9, minute, 3), 2),
             ("SLIDINGLOG 9 60", Limits::sliding_log(9, minute), 1),
+            ("CONCURRENCY 9 60 id", Limits::concurrency(9, minute), 1),
+            ("CONCURRENCY 9 60 COST COST 4", Limits::concurrency(9, minute), 4),
         ] {
             let rule = test_rule(text).unwrap();
             assert_eq!(Some(rule.limits_at(Micros::ZERO)), limits, "{text}");
@@ -382,6 +430,10 @@ mod tests {
             ("SLIDING 1 1m BUCKETS 1025", Error::Buckets),
             ("SLIDING 1 month", Error::Window),
             ("SLIDINGLOG 10000001 1m", Error::LogLimit(10_000_000)),
+            ("CONCURRENCY 1 1m", Error::TooFew),
+            ("CONCURRENCY 1 999us id", Error::Ttl),
+            ("CONCURRENCY 1 1m id COST 0", Error::LeaseCost),
+            ("CONCURRENCY 1 1m id COST 1000000000001", Error::LeaseCost),
             ("FIXEDWINDOW 1 fortnight", Error::FixedWindow),
             ("FIXEDWINDOW 1 MONTH", Error::FixedWindow),
             ("FIXEDWINDOW 1 1m ALIGN x", Error::Align),
@@ -458,7 +510,7 @@ mod tests {
                     [ends[0], ends[1]].map(|at| at.checked_add_signed(shift).unwrap());
                 for granted in [first, first + 1, (first + next) / 2, next - 1] {
                     let at = Micros::new(granted);
-                    let (limiter, _) = Limiter::first(&rule.limits_at(at), at, 5);
+                    let (limiter, _) = Limiter::first((&rule.limits_at(at)).into(), at, 5);
                     assert_eq!(limiter.idle_at(), Micros::new(next), "{offset}");
                     for (now, used) in [(granted, 5), (next - 1, 5), (next, 0), (next + DAY, 0)] {
                         let limits = rule.limits_at(Micros::new(now));

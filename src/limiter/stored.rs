@@ -6,16 +6,19 @@
 //!   fixed window   | 5 limit | 7 window | 7 window - offset | 12 start, used | 1 |
 //!   list           | 16 -> slots | 4 head | 4 len | 7 limit | kind |
 //!                     slots: | 12 first, before | 12 window, buckets | 12 entry | ...
+//!   leases         | -> a block of 64 bytes (see `leases`) |
 //! ```
 //!
 //! The structures themselves are plain: a [`Limiter`] is read as a [`State`], and made of a structure by `From`. All that is
 //! known about their packing is in this file.
 
+use std::marker::PhantomData;
 use std::num::NonZeroU64;
 use std::ops::Deref;
 
 use super::bucket::Bucket;
 use super::fixed_window::FixedWindow;
+use super::leases::Leases;
 use super::limits::{
     Algorithm, BucketKind, BucketLimits, FixedWindowLimits, Rate, Resolution, SlidingWindowLimits,
 };
@@ -32,6 +35,7 @@ pub(crate) enum Limiter {
     LargeBucket(Box<LargeBucket>),
     FixedWindow(SmallWindow),
     SlidingWindow(List),
+    Leases(Box<Leases>),
 }
 
 // One box a key: what is in it is packed so that it stays within 32 bytes, an allocator's size class.
@@ -39,37 +43,71 @@ const _: () = assert!(size_of::<Limiter>() == 32);
 // Servers align to no more than that.
 const _: () = assert!(align_of::<Limiter>() <= 8 && align_of::<LargeBucket>() <= 8);
 
-/// A limiter in its plain form. Lists are borrowed to read (`S` is `&[Entry]`), or owned (`Box<[Entry]>`) to change.
-pub(super) enum State<S> {
+/// How a plain state holds what lies in blocks of their own.
+pub(super) trait Hold {
+    type Entries: Deref<Target = [Entry]>;
+    type Leases: Deref<Target = Leases>;
+}
+
+/// Borrowed, to read.
+pub(super) struct Borrowed<'a>(PhantomData<&'a ()>);
+
+impl<'a> Hold for Borrowed<'a> {
+    type Entries = &'a [Entry];
+    type Leases = &'a Leases;
+}
+
+/// Owned, to change.
+pub(super) struct Owned;
+
+impl Hold for Owned {
+    type Entries = Box<[Entry]>;
+    type Leases = Box<Leases>;
+}
+
+/// A limiter in its plain form.
+pub(super) enum State<H: Hold> {
     Bucket(Bucket),
     FixedWindow(FixedWindow),
-    SlidingWindow(SlidingWindow<S>),
+    SlidingWindow(SlidingWindow<H::Entries>),
+    Leases(H::Leases),
 }
 
 impl Limiter {
     /// The state, to read.
     #[inline]
-    pub(super) fn state(&self) -> State<&[Entry]> {
+    pub(super) fn state(&self) -> State<Borrowed<'_>> {
         match self {
             Self::Bucket(bucket) => State::Bucket(bucket.unpack()),
             Self::LargeBucket(bucket) => State::Bucket(bucket.unpack()),
             Self::FixedWindow(window) => State::FixedWindow(window.unpack()),
             Self::SlidingWindow(list) => State::SlidingWindow(list.view()),
+            Self::Leases(leases) => State::Leases(leases),
         }
     }
 
-    /// Moves the state out. What stays behind is to be overwritten: a list is left without slots.
+    /// The state, to change.
     #[inline]
-    pub(super) fn take(&mut self) -> State<Box<[Entry]>> {
+    pub(super) fn into_state(self) -> State<Owned> {
         match self {
             Self::Bucket(bucket) => State::Bucket(bucket.unpack()),
             Self::LargeBucket(bucket) => State::Bucket(bucket.unpack()),
             Self::FixedWindow(window) => State::FixedWindow(window.unpack()),
-            Self::SlidingWindow(list) => {
-                let ring = std::mem::take(&mut list.ring);
-                State::SlidingWindow(list.unpack(ring))
-            }
+            Self::SlidingWindow(list) => State::SlidingWindow(list.into_window()),
+            Self::Leases(leases) => State::Leases(leases),
         }
+    }
+
+    /// Takes the state out. What stays behind is to be overwritten.
+    #[inline]
+    pub(super) fn take(&mut self) -> State<Owned> {
+        const PLACEHOLDER: Limiter = Limiter::FixedWindow(SmallWindow {
+            limit: U40::ZERO,
+            window: U56::ZERO,
+            shift: U56::ZERO,
+            used: Entry::EMPTY,
+        });
+        std::mem::replace(self, PLACEHOLDER).into_state()
     }
 
     /// Which algorithm the state belongs to.
@@ -82,35 +120,34 @@ impl Limiter {
                 ListKind::Counter => Algorithm::Sliding,
                 ListKind::Log => Algorithm::SlidingLog,
             },
+            Self::Leases(_) => Algorithm::Concurrency,
         }
     }
 
-    /// The block of memory besides the limiter itself, if there is one.
-    pub(crate) fn block(&self) -> Option<Block<'_>> {
-        match self {
-            Self::Bucket(_) | Self::FixedWindow(_) => None,
-            Self::LargeBucket(bucket) => Some(Block::Bucket(bucket)),
-            Self::SlidingWindow(list) => Some(Block::Entries(list.ring.slots())),
-        }
-    }
-
-    /// The same block, to move it elsewhere.
-    pub(crate) fn block_mut(&mut self) -> Option<BlockMut<'_>> {
-        match self {
-            Self::Bucket(_) | Self::FixedWindow(_) => None,
-            Self::LargeBucket(bucket) => Some(BlockMut::Bucket(bucket)),
-            Self::SlidingWindow(list) => Some(BlockMut::Entries(list.ring.slots_mut())),
-        }
+    /// The blocks of memory besides the limiter itself.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = Block<'_>> {
+        let blocks = match self {
+            Self::Bucket(_) | Self::FixedWindow(_) => [None, None, None],
+            Self::LargeBucket(bucket) => [Some(Block::Bucket(bucket)), None, None],
+            Self::SlidingWindow(list) => [Some(Block::Entries(list.ring.slots())), None, None],
+            Self::Leases(leases) => {
+                let (nodes, tails) = leases.blocks();
+                let tails = (!tails.is_empty()).then_some(Block::Tails(tails));
+                [Some(Block::Leases(leases)), Some(Block::Nodes(nodes)), tails]
+            }
+        };
+        blocks.into_iter().flatten()
     }
 }
 
-impl From<State<Box<[Entry]>>> for Limiter {
+impl From<State<Owned>> for Limiter {
     #[inline]
-    fn from(state: State<Box<[Entry]>>) -> Self {
+    fn from(state: State<Owned>) -> Self {
         match state {
             State::Bucket(bucket) => bucket.into(),
             State::FixedWindow(window) => window.into(),
             State::SlidingWindow(list) => list.into(),
+            State::Leases(leases) => Self::Leases(leases),
         }
     }
 }
@@ -251,28 +288,32 @@ enum ListKind {
 
 impl List {
     fn view(&self) -> SlidingWindow<&[Entry]> {
-        self.unpack(self.ring.borrow())
+        unpack_list(self.ring.borrow(), self.limit, self.kind)
     }
 
-    fn unpack<S: Deref<Target = [Entry]>>(&self, ring: Ring<S>) -> SlidingWindow<S> {
-        let [newest, shape] = ring.reserved();
-        let resolution = match self.kind {
-            ListKind::Counter => {
-                let buckets = shape.total().since(Total::ZERO);
-                Resolution::Buckets(u16::try_from(buckets).unwrap_or(u16::MAX))
-            }
-            ListKind::Log => Resolution::Exact,
-        };
-        SlidingWindow {
-            limits: SlidingWindowLimits {
-                limit: self.limit.get(),
-                window: shape.time(),
-                resolution,
-            },
-            before: newest.total(),
-            first: newest.time(),
-            ring,
+    fn into_window(self) -> SlidingWindow {
+        unpack_list(self.ring, self.limit, self.kind)
+    }
+}
+
+fn unpack_list<S: Deref<Target = [Entry]>>(
+    ring: Ring<S>,
+    limit: U56,
+    kind: ListKind,
+) -> SlidingWindow<S> {
+    let [newest, shape] = ring.reserved();
+    let resolution = match kind {
+        ListKind::Counter => {
+            let buckets = shape.total().since(Total::ZERO);
+            Resolution::Buckets(u16::try_from(buckets).unwrap_or(u16::MAX))
         }
+        ListKind::Log => Resolution::Exact,
+    };
+    SlidingWindow {
+        limits: SlidingWindowLimits { limit: limit.get(), window: shape.time(), resolution },
+        before: newest.total(),
+        first: newest.time(),
+        ring,
     }
 }
 
