@@ -24,6 +24,7 @@ mod failover;
 mod hostile;
 mod load;
 mod memory;
+mod module_load;
 mod multi;
 mod persistence;
 mod random;

@@ -62,6 +62,8 @@ pub(super) unsafe fn watch(ctx: *mut raw::RedisModuleCtx) {
         raw::REDISMODULE_EVENT_LOADING,
         raw::REDISMODULE_EVENT_CONFIG,
     ];
+    // A library that stayed mapped after a load that failed knows nothing of what came since.
+    NOBODY.store(false, Relaxed);
     let subscribe = |id, callback| {
         let event = raw::RedisModuleEvent { id, dataver: 1 };
         // SAFETY: the context is the one the caller vouches for, and the callback lives as long as the module.

@@ -231,49 +231,54 @@ const OLDEST: (c_int, &str) = (0x0007_0005, "Redis 7.0.5 or Valkey 8.0");
 
 /// Sets the module up in a server; an error says why that cannot be.
 ///
-/// # Errors
-///
-/// What the log is to say.
-pub fn load(ctx: &Context, commands: &[Command]) -> Result<(), String> {
+/// A server that refuses something gets back a module that failed to load: it takes away the commands and the settings, and unmaps
+/// the library. Redis 7.0 and 7.2 leave the subscriptions to events there, and call into nothing at the next one. So what may
+/// be refused comes first, then the settings, which say whether CL.THROTTLE is wanted, and events last, when nothing
+/// can fail any more.
+pub(crate) fn load(ctx: &Context, commands: &[Command]) -> Result<(), String> {
     let (log, ctx) = (ctx, ctx.ctx);
+    check_server()?;
+    // SAFETY: the context is the one with which the server loads the module.
+    if !unsafe { datatype::create(ctx) } {
+        return Err("the server refuses the data type ratelimit".into());
+    }
+    for command in commands.iter().filter(|command| matches!(command.presence, Presence::Always)) {
+        // SAFETY: as above.
+        if !unsafe { create(ctx, command)? } {
+            return Err(name_taken(command));
+        }
+    }
+    // SAFETY: as above.
+    if !unsafe { config::load(ctx) } {
+        return Err("the server refuses the settings rl.*".into());
+    }
+    for command in commands {
+        if let Presence::IfFree(wanted) = command.presence
+            && wanted()
+            // SAFETY: as above.
+            && !unsafe { create(ctx, command)? }
+        {
+            log.log_notice(&name_taken(command));
+        }
+    }
+    // SAFETY: as above.
+    unsafe { api::set_module_options(ctx, options()) };
+    // SAFETY: as above.
+    unsafe { audience::watch(ctx) };
+    Ok(())
+}
+
+/// An error says what an older server lacks.
+fn check_server() -> Result<(), String> {
+    let too_old = |what: &str| format!("this server is too old: {what}. {} is needed", OLDEST.1);
     if let Some(function) = api::first_missing() {
-        return Err(format!(
-            "this server is too old: it has no {function}. {} is needed",
-            OLDEST.1
-        ));
+        return Err(too_old(&format!("it has no {function}")));
     }
     // SAFETY: the function takes nothing and reads one number of the server's.
     let version = unsafe { api::get_server_version() };
     if version < OLDEST.0 {
         let [_, major, minor, patch] = version.to_be_bytes();
-        return Err(format!(
-            "this server is too old: it is {major}.{minor}.{patch}, and {} is needed",
-            OLDEST.1
-        ));
-    }
-    // SAFETY: the context is the one with which the server loads the module.
-    if !unsafe { datatype::create(ctx) } {
-        return Err("the server refuses the data type ratelimit".into());
-    }
-    // SAFETY: as above.
-    unsafe { api::set_module_options(ctx, options()) };
-    // SAFETY: as above.
-    if !unsafe { config::load(ctx) } {
-        return Err("the server refuses the settings rl.*".into());
-    }
-    // SAFETY: as above.
-    unsafe { audience::watch(ctx) };
-    for command in commands {
-        let optional = match command.presence {
-            Presence::Always => false,
-            Presence::IfFree(wanted) if wanted() => true,
-            Presence::IfFree(_) => continue,
-        };
-        // SAFETY: as above.
-        match unsafe { register(ctx, command) } {
-            Err(reason) if optional => log.log_notice(&format!("{reason}: the name is taken")),
-            other => other?,
-        }
+        return Err(too_old(&format!("it is {major}.{minor}.{patch}")));
     }
     Ok(())
 }
@@ -298,20 +303,25 @@ fn is_valkey() -> bool {
     found == api::OK
 }
 
-/// Registers one command.
+fn name_taken(command: &Command) -> String {
+    let name = command.name.to_string_lossy();
+    format!("the server refuses the registration of {name}: the name is taken")
+}
+
+/// Registers one command, and describes it; false if its name is taken.
 ///
 /// # Safety
 ///
 /// `ctx` is the context with which the server loads the module.
-unsafe fn register(ctx: *mut raw::RedisModuleCtx, command: &Command) -> Result<(), String> {
-    let refused =
-        |what: &str| format!("the server refuses {what} of {}", command.name.to_string_lossy());
+unsafe fn create(ctx: *mut raw::RedisModuleCtx, command: &Command) -> Result<bool, String> {
     let (name, flags) = (command.name.as_ptr(), command.flags.as_ptr());
     // SAFETY: the context is the caller's, and the texts are C strings.
     let created = unsafe { api::create_command(ctx, name, Some(command.handler), flags, 0, 0, 0) };
     if created != api::OK {
-        return Err(refused("the registration"));
+        return Ok(false);
     }
+    let refused =
+        |what: &str| format!("the server refuses {what} of {}", command.name.to_string_lossy());
     // SAFETY: as above.
     let registered = unsafe { api::get_command(ctx, name) };
     let mut keys = key_specs(command);
@@ -334,7 +344,7 @@ unsafe fn register(ctx: *mut raw::RedisModuleCtx, command: &Command) -> Result<(
     // SAFETY: as above.
     match unsafe { api::set_command_acl_categories(registered, command.acl.as_ptr()) } {
         Some(status) if status != api::OK => Err(refused("the ACL categories")),
-        _ => Ok(()),
+        Some(_) | None => Ok(true),
     }
 }
 
