@@ -36,6 +36,20 @@ impl<'a> Call<'a> {
         unsafe { api::replicate_verbatim(self.ctx) };
     }
 
+    /// Replicates the deletion of these keys in place of this call: what RL.RESET removes needs no command of ours.
+    pub fn replicate_deletion(&self, keys: &[Arg<'_>]) {
+        if keys.is_empty() {
+            return;
+        }
+        if audience::nobody_listens() {
+            return self.replicate_as_is();
+        }
+        let mut names: Vec<_> = keys.iter().map(|key| key.string).collect();
+        let (start, count) = (names.as_mut_ptr(), names.len());
+        // SAFETY: the context and the names are those of a call that has not returned.
+        unsafe { api::replicate_strings(self.ctx, c"DEL".as_ptr(), start, count) };
+    }
+
     /// A batch for several keys.
     #[must_use]
     pub const fn batch(&self) -> Batch<'_, 'a> {
