@@ -57,7 +57,7 @@ use std::ops::Deref;
 pub(crate) use decision::{Decision, Mode, Request};
 pub(crate) use limits::{Algorithm, Limits};
 pub(crate) use ring::Entry;
-pub(crate) use stored::{Block, BlockMut, LargeBucket, Limiter};
+pub(crate) use stored::{Block, BlockMut, Limiter};
 pub(crate) use time::Micros;
 
 use bucket::{Bucket, Level};
