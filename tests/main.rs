@@ -12,7 +12,6 @@
 )]
 
 mod acl;
-mod audience;
 mod bench;
 mod client;
 mod cluster;
@@ -24,8 +23,10 @@ mod failover;
 mod hostile;
 mod load;
 mod memory;
+mod module_load;
 mod multi;
 mod persistence;
+mod propagation;
 mod random;
 mod replay;
 mod replication;

@@ -382,7 +382,10 @@ fn active_defragmentation_moves_limiters_and_changes_none() {
     send_all(&mut connection, each(&|n| format!("COPY logs:0 logs:{n}")));
     let bucket = |n| format!("RL.TOKENBUCKET buckets:{n} 50 1 COST 9 AT {}", T0 + n);
     send_all(&mut connection, each(&bucket));
-    let delete = |n| format!("DEL logs:{n} buckets:{n}");
+    // Too large for the small form: these have a block of their own, too.
+    let large = |n| format!("RL.TOKENBUCKET large:{n} 1000000000000 1 COST 9 AT {}", T0 + n);
+    send_all(&mut connection, each(&large));
+    let delete = |n| format!("DEL logs:{n} buckets:{n} large:{n}");
     send_all(&mut connection, (1..4_000).filter(|n| n % 5 != 0).map(delete));
     let before = keyspace(&mut connection);
     let holes = |connection: &mut Connection| number(connection, "memory", "allocator_frag_bytes");

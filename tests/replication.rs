@@ -461,6 +461,46 @@ fn what_several_keys_give_is_written_as_one() {
 }
 
 #[test]
+fn what_is_forgotten_is_written_as_the_deletion_of_what_was_there() {
+    let mut server = Watched::start();
+    let grants = |keys: &[&str]| -> Vec<String> {
+        keys.iter().map(|key| format!("RL.SLIDING {key} 5 1m AT {T0}")).collect()
+    };
+    send_all(&mut server.connection, grants(&["a", "b", "c"]));
+    assert_eq!(send::<i64>(&mut server.connection, "RL.RESET a missing b a"), 2);
+    assert_eq!(server.cost("RL.RESET a missing"), 0);
+    assert_eq!(server.cost("RL.RESET c any"), 0, "a foreign key among them");
+    // In a transaction and in a script, alone and among others.
+    send_all(&mut server.connection, grants(&["a", "b"]));
+    for line in ["MULTI", "RL.RESET a", "RL.RESET a b", "EXEC"] {
+        send::<Value>(&mut server.connection, line);
+    }
+    let script = b"return redis.call('RL.RESET', 'c', 'missing')";
+    let removed: i64 = try_send(&mut server.connection, &[b"EVAL", script, b"1", b"c"]).unwrap();
+    assert_eq!(removed, 1);
+    let file = appended(&server.primary);
+    let lines: Vec<_> = file
+        .iter()
+        .map(|words| words.join(" "))
+        .filter(|line| !line.starts_with("RL._ADD "))
+        .collect();
+    let tail = &lines[lines.len() - 6..];
+    assert_eq!(tail, ["DEL a b", "MULTI", "DEL a", "DEL b", "EXEC", "DEL c"], "{lines:?}");
+    assert_agree(&server.primary, &[("the replica", &server.replica)]);
+}
+
+#[test]
+fn what_is_forgotten_goes_from_replicas_though_del_was_renamed() {
+    let primary = follower().setting("rename-command DEL \"\"").start().unwrap();
+    let replica = follower().replica_of(&primary).start().unwrap();
+    wait_for_link(&replica);
+    tell(&primary, "RL.SLIDING k 5 1m");
+    tell(&primary, "RL.RESET k");
+    replica.wait_for_sync(&primary).unwrap();
+    assert_eq!(send::<i64>(&mut connect(&replica), "EXISTS k"), 0);
+}
+
+#[test]
 fn a_file_that_was_cut_short_holds_all_that_several_keys_gave_or_nothing() {
     let mut server = Watched::start();
     let written = |server: &mut Watched| server.written().1 as usize;

@@ -26,15 +26,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-/// How long a server may take to start, to stop, or to catch up with its primary.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a server may take to start, to stop, or to catch up with its primary. Long, since a disk that others keep busy may make
+/// a save wait for a minute; who waits for a condition waits no longer than it takes.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How many times slower than usual the server is: the variable RL_SLOW says so where another program runs it.
 pub fn slowness() -> u32 {
     env::var("RL_SLOW").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1).max(1)
 }
 
-fn patience() -> Duration {
+pub fn patience() -> Duration {
     PATIENCE * slowness()
 }
 

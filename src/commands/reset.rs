@@ -3,7 +3,7 @@
 use super::errors::Error;
 use crate::redis::{Call, Held, WriteKey};
 
-/// Forgets limiters, those included that are as if never used. A foreign key among them: nothing is removed.
+/// Forgets limiters, idle ones included. A foreign key among them: nothing is removed.
 pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
     let mut args = call.args();
     while let Some(name) = args.key() {
@@ -11,19 +11,17 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
             return Err(Error::NotALimiter);
         }
     }
-    let mut removed = 0;
+    let mut removed = Vec::new();
     let mut args = call.args();
     while let Some(name) = args.key() {
         let mut key = WriteKey::open(call, name);
         if key.limiter().is_some() {
             key.delete();
             key.changed();
-            removed += 1;
+            removed.push(name);
         }
     }
-    if removed > 0 {
-        call.replicate_as_is();
-    }
-    call.reply_integer(removed);
+    call.replicate_deletion(&removed);
+    call.reply_integer(i64::try_from(removed.len()).unwrap_or(i64::MAX));
     Ok(())
 }

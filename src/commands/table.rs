@@ -9,7 +9,7 @@ use super::{
 };
 use crate::handler;
 use crate::redis::config;
-use crate::redis::register::{Access, Argument, Command, Handler, Keys, Kind, Presence};
+use crate::redis::register::{Access, Argument, Command, Handler, Keys, Kind, Presence, VERSION};
 
 const KEY: Argument = Argument::required(c"key", Kind::Key);
 const CAPACITY: Argument = Argument::required(c"capacity", Kind::Integer);
@@ -59,7 +59,7 @@ const fn deciding(
         args,
         summary,
         complexity,
-        since: c"0.1.0",
+        since: VERSION,
         presence: Presence::Always,
         handler,
     }
@@ -76,7 +76,7 @@ const LOOKING: Command = Command {
     args: &[],
     summary: c"",
     complexity: c"O(1); O(log entries) for the sliding windows",
-    since: c"0.1.0",
+    since: VERSION,
     presence: Presence::Always,
     handler: handler!(peek::run),
 };
@@ -92,7 +92,7 @@ const INTERNAL: Command = Command {
     args: &[],
     summary: c"",
     complexity: c"O(1)",
-    since: c"0.1.0",
+    since: VERSION,
     presence: Presence::Always,
     handler: handler!(internal::run_add),
 };
@@ -196,7 +196,7 @@ pub(crate) const TABLE: &[Command] = &[
         args: &[KEY, Argument::required(c"units", Kind::Integer), AT],
         summary: c"Gives units back, the newest first",
         complexity: c"O(1); O(entries given back) for the sliding windows",
-        since: c"0.1.0",
+        since: VERSION,
         presence: Presence::Always,
         handler: handler!(refund::run),
     },
@@ -210,7 +210,7 @@ pub(crate) const TABLE: &[Command] = &[
         args: &[KEY.repeated()],
         summary: c"Deletes limiters",
         complexity: c"O(keys)",
-        since: c"0.1.0",
+        since: VERSION,
         presence: Presence::Always,
         handler: handler!(reset::run),
     },
@@ -231,7 +231,7 @@ pub(crate) const TABLE: &[Command] = &[
         ],
         summary: c"Decides several limits at once: all grant, or nothing is taken from any",
         complexity: c"O(keys)",
-        since: c"0.1.0",
+        since: VERSION,
         presence: Presence::Always,
         handler: handler!(multi::run),
     },

@@ -58,7 +58,7 @@ pub(crate) use decision::{Decision, Mode, Request};
 pub(crate) use leases::Id;
 pub(crate) use limits::{Algorithm, Limits};
 pub(crate) use ring::Entry;
-pub(crate) use stored::{Block, BlockMut, LargeBucket, Limiter};
+pub(crate) use stored::{Block, BlockMut, Limiter};
 pub(crate) use time::Micros;
 
 use bucket::{Bucket, Level};

@@ -15,20 +15,17 @@ static CL_THROTTLE: AtomicBool = AtomicBool::new(true);
 static CLIENT_CLOCK: AtomicBool = AtomicBool::new(false);
 
 /// `rl.max-log-entries`: the largest limit of RL.SLIDINGLOG, 1 to 10^7.
-#[must_use]
-pub fn max_log_entries() -> u64 {
+pub(crate) fn max_log_entries() -> u64 {
     LOG_ENTRIES.load(Relaxed).unsigned_abs()
 }
 
 /// `rl.cl-throttle`: whether CL.THROTTLE is registered.
-#[must_use]
-pub fn cl_throttle() -> bool {
+pub(crate) fn cl_throttle() -> bool {
     CL_THROTTLE.load(Relaxed)
 }
 
 /// `rl.client-clock`: whether clients may give the time.
-#[must_use]
-pub fn client_clock() -> bool {
+pub(crate) fn client_clock() -> bool {
     CLIENT_CLOCK.load(Relaxed)
 }
 
@@ -55,18 +52,20 @@ pub(super) unsafe fn load(ctx: *mut raw::RedisModuleCtx) -> bool {
         )
     };
     // SAFETY: `ctx` is the one the caller vouches for.
-    let cl_throttle = unsafe { register_start_flag(ctx, c"cl-throttle", &CL_THROTTLE) };
+    let cl_throttle = unsafe { register_start_flag(ctx, c"cl-throttle", true, &CL_THROTTLE) };
     // SAFETY: as above.
-    let client_clock = unsafe { register_start_flag(ctx, c"client-clock", &CLIENT_CLOCK) };
+    let client_clock = unsafe { register_start_flag(ctx, c"client-clock", false, &CLIENT_CLOCK) };
     let registered = [numeric, cl_throttle, client_clock] == [api::OK; 3];
     // SAFETY: as above, and all settings are registered.
     registered && unsafe { api::load_configs(ctx) } == api::OK
 }
 
-/// Registers a yes-or-no that can only be set before the server starts; its default is what it holds.
+/// Registers a yes-or-no that can only be set before the server starts. The default is not what the flag holds: a library that
+/// stays mapped after a load that failed (musl unmaps none) still has that one's value.
 unsafe fn register_start_flag(
     ctx: *mut raw::RedisModuleCtx,
     name: &CStr,
+    default: bool,
     flag: &'static AtomicBool,
 ) -> c_int {
     // SAFETY: the name is a C string, and the functions match the setting's type and data.
@@ -74,7 +73,7 @@ unsafe fn register_start_flag(
         api::register_bool_config(
             ctx,
             name.as_ptr(),
-            c_int::from(flag.load(Relaxed)),
+            c_int::from(default),
             raw::REDISMODULE_CONFIG_IMMUTABLE,
             Some(get_flag),
             Some(set_flag),

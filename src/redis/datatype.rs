@@ -18,13 +18,13 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use redis_module::raw;
 
 use super::api;
-use crate::limiter::{Block, BlockMut, Entry, LargeBucket, Limiter, codec};
+use crate::limiter::{Block, BlockMut, Limiter, codec};
 
 /// The type's name: exactly nine characters, as the server requires.
 const NAME: &CStr = c"ratelimit";
 
 /// The internal command `key bytes` that makes a key of a state's bytes.
-pub const RESTORE_COMMAND: &CStr = c"RL._RESTORE";
+pub(crate) const RESTORE_COMMAND: &CStr = c"RL._RESTORE";
 
 static TYPE: AtomicPtr<raw::RedisModuleType> = AtomicPtr::new(null_mut());
 
@@ -122,7 +122,7 @@ unsafe extern "C" fn rdb_load(io: *mut raw::RedisModuleIO, version: c_int) -> *m
     if bytes.is_null() {
         return null_mut();
     }
-    // SAFETY: the server answers as many bytes, ours to free.
+    // SAFETY: the server answers this many bytes, ours to free.
     let state = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), length) };
     let value = codec::decode_state(state).map_or(null_mut(), into_value);
     // SAFETY: the buffer is ours and nothing refers to it any more.
@@ -185,51 +185,97 @@ unsafe extern "C" fn defrag(
 ) -> c_int {
     // SAFETY: the server calls with the place where it holds a value of ours.
     let old = unsafe { *value };
-    // SAFETY: the value is one allocation; where the server moves it, the old one is gone.
+    // SAFETY: the value is one allocation; if the server moves it, the old one is gone.
     let moved = unsafe { api::defrag_alloc(ctx, old) };
     let current = if moved.is_null() { old } else { moved };
     // SAFETY: as above; this is where the server looks for the value from now on.
     unsafe { *value = current };
     // SAFETY: a moved value is a copy of a value of ours, bit by bit.
     let limiter = unsafe { value_mut(current) };
+    // SAFETY: the server calls with the context of its defragmentation.
+    let elsewhere = |block| unsafe { api::defrag_alloc(ctx, block) };
     match limiter.block_mut() {
         None => {}
-        // SAFETY: the server calls with the context of its defragmentation.
-        Some(BlockMut::Entries(entries)) => unsafe { defrag_entries(ctx, entries) },
+        // SAFETY: a block is one allocation; if the server moves it, what it answers is the copy.
+        Some(BlockMut::Entries(entries)) => unsafe { relocate(entries, elsewhere) },
         // SAFETY: as above.
-        Some(BlockMut::Bucket(bucket)) => unsafe { defrag_bucket(ctx, bucket) },
+        Some(BlockMut::Bucket(bucket)) => unsafe { relocate(bucket, elsewhere) },
     }
     0
 }
 
-/// Lets the server move a list's entries to another place.
-///
-/// # Safety
-///
-/// `ctx` is the context of the defragmentation that is under way.
-unsafe fn defrag_entries(ctx: *mut raw::RedisModuleDefragCtx, block: &mut Box<[Entry]>) {
-    let length = block.len();
-    let old = Box::into_raw(std::mem::take(block));
-    // SAFETY: the block is one allocation; where the server moves it, the old one is gone.
-    let moved = unsafe { api::defrag_alloc(ctx, old.cast()) };
-    let current = if moved.is_null() { old.cast() } else { moved.cast::<Entry>() };
-    let slots = std::ptr::slice_from_raw_parts_mut(current, length);
-    // SAFETY: it is the allocation of a boxed slice of as many entries, and nobody else holds it.
-    *block = unsafe { Box::from_raw(slots) };
+/// What a box holds can be looked for at another address.
+trait Movable {
+    /// The same, at another address.
+    fn at(old: *mut Self, start: *mut c_void) -> *mut Self;
 }
 
-/// Lets the server move a bucket to another place.
+impl<T> Movable for T {
+    fn at(_old: *mut Self, start: *mut c_void) -> *mut Self {
+        start.cast()
+    }
+}
+
+impl<T> Movable for [T] {
+    fn at(old: *mut Self, start: *mut c_void) -> *mut Self {
+        std::ptr::slice_from_raw_parts_mut(start.cast(), old.len())
+    }
+}
+
+/// Has a box's memory moved elsewhere. No box ever refers to memory that is gone: while it moves there is none.
 ///
 /// # Safety
 ///
-/// As for [`defrag_entries`].
-unsafe fn defrag_bucket(ctx: *mut raw::RedisModuleDefragCtx, block: &mut Box<LargeBucket>) {
-    let old: *mut LargeBucket = &raw mut **block;
-    // SAFETY: the block is one allocation; where the server moves it, the old one is gone.
-    let moved = unsafe { api::defrag_alloc(ctx, old.cast()) };
-    if !moved.is_null() {
-        // SAFETY: it is the allocation of a boxed bucket, a copy bit by bit, and nobody else holds it.
-        let moved = unsafe { Box::from_raw(moved.cast::<LargeBucket>()) };
-        std::mem::forget(std::mem::replace(block, moved));
+/// `elsewhere` is given the box's allocation. It answers null and leaves it alone, or frees it and answers another one that holds
+/// the same bytes, as the box's allocator would have made it. It does not panic.
+unsafe fn relocate<T: Movable + ?Sized>(
+    place: &mut Box<T>,
+    elsewhere: impl FnOnce(*mut c_void) -> *mut c_void,
+) {
+    let place: *mut Box<T> = place;
+    // SAFETY: the place holds a box, and gets one again below before anybody looks.
+    let old = Box::into_raw(unsafe { place.read() });
+    let moved = elsewhere(old.cast());
+    let current = if moved.is_null() { old } else { T::at(old, moved) };
+    // SAFETY: it is a box's allocation, which nobody else holds.
+    let block = unsafe { Box::from_raw(current) };
+    // SAFETY: what the place held before is not dropped: it is in the new box.
+    unsafe { place.write(block) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::alloc::{Layout, alloc, dealloc};
+
+    /// Moves an allocation, as the server does.
+    fn moved(old: *mut c_void, layout: Layout) -> *mut c_void {
+        // SAFETY: the layout is not of size 0.
+        let new = unsafe { alloc(layout) };
+        // SAFETY: both are allocations of this layout.
+        unsafe { new.copy_from_nonoverlapping(old.cast(), layout.size()) };
+        // SAFETY: the old one was allocated with this layout.
+        unsafe { dealloc(old.cast(), layout) };
+        new.cast()
+    }
+
+    fn check<T: Movable + PartialEq + std::fmt::Debug + ?Sized>(mut block: Box<T>)
+    where
+        Box<T>: Clone,
+    {
+        let before = block.clone();
+        let layout = Layout::for_value(&*block);
+        // SAFETY: it answers the allocation that holds the same bytes.
+        unsafe { relocate(&mut block, |old| moved(old, layout)) };
+        assert_eq!(block, before);
+        // SAFETY: it leaves the allocation alone.
+        unsafe { relocate(&mut block, |_| null_mut()) };
+        assert_eq!(block, before);
+    }
+
+    #[test]
+    fn a_block_that_is_moved_or_not_holds_what_it_held() {
+        check(Box::new([7_u64; 11]));
+        check(vec![(1_u64, 2_u32), (3, 4), (5, 6)].into_boxed_slice());
     }
 }
