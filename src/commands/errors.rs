@@ -108,9 +108,7 @@ impl Error {
             Self::OutOfMemory => {
                 "OOM a new limiter needs memory, but used memory exceeds 'maxmemory'".into()
             }
-            Self::Effect => {
-                "ERR effect must be 42 to 106 bytes, as a grant replicates them".into()
-            }
+            Self::Effect => "ERR effect must be 42 to 106 bytes, as a grant replicates them".into(),
             Self::State => "ERR state must be the bytes of a limiter, as DUMP contains them".into(),
         }
     }

@@ -29,9 +29,9 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
             fields.push(("bytes", integer(bytes)));
             call.reply_map(fields.len());
             for (name, value) in fields {
-                call.reply_text(name);
+                call.reply_bytes(name.as_bytes());
                 match value {
-                    Value::Text(text) => call.reply_text(&text),
+                    Value::Text(text) => call.reply_bytes(text.as_bytes()),
                     Value::Integer(integer) => call.reply_integer(integer),
                 }
             }

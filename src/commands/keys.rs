@@ -77,10 +77,7 @@ fn names_one_twice<'a>(mut names: impl ExactSizeIterator<Item = &'a [u8]> + Clon
 }
 
 /// The limits of the last grant on a key, if units of it are in use. Leases are given back by id alone: those are an error.
-pub(super) fn limits_in_use(
-    key: &ReadKey<'_>,
-    now: Micros,
-) -> Result<Option<Limits>, Error> {
+pub(super) fn limits_in_use(key: &ReadKey<'_>, now: Micros) -> Result<Option<Limits>, Error> {
     match key.held() {
         Held::Foreign => Err(Error::NotALimiter),
         Held::Limiter(limiter) if !limiter.is_idle(now) => match limiter.algorithm() {

@@ -4,8 +4,8 @@
 use std::ffi::CStr;
 
 use super::{
-    acquire, fixedwindow, info, internal, leakybucket, leases, multi, peek, refund, release, renew, reset, rl_settle, settle, sliding,
-    slidinglog, throttle, tokenbucket,
+    acquire, fixedwindow, info, internal, leakybucket, leases, multi, peek, refund, release, renew,
+    reset, rl_settle, settle, sliding, slidinglog, throttle, tokenbucket,
 };
 use crate::handler;
 use crate::redis::config;

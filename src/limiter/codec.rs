@@ -104,20 +104,21 @@ impl Effect {
         let at = bytes.moment()?;
         let units = i64::from_le_bytes(bytes.array()?);
         let magnitude = Some(units.unsigned_abs()).filter(|units| (1..=MAX_UNITS).contains(units));
-        let change = match limits {
-            Limits::Leases(_) => {
-                let id = Id::new(bytes.0)?;
-                bytes.0 = &[];
-                match units {
-                    0 => Change::Renew(id),
-                    -1 => Change::Release(id),
-                    _ => Change::Acquire(id, magnitude.filter(|_| units > 0)?),
+        let change =
+            match limits {
+                Limits::Leases(_) => {
+                    let id = Id::new(bytes.0)?;
+                    bytes.0 = &[];
+                    match units {
+                        0 => Change::Renew(id),
+                        -1 => Change::Release(id),
+                        _ => Change::Acquire(id, magnitude.filter(|_| units > 0)?),
+                    }
                 }
-            }
-            Limits::Bucket(_) | Limits::FixedWindow(_) | Limits::SlidingWindow(_) => {
-                if units > 0 { Change::Grant(magnitude?) } else { Change::Refund(magnitude?) }
-            }
-        };
+                Limits::Bucket(_) | Limits::FixedWindow(_) | Limits::SlidingWindow(_) => {
+                    if units > 0 { Change::Grant(magnitude?) } else { Change::Refund(magnitude?) }
+                }
+            };
         bytes.0.is_empty().then_some(Self { limits, at, change })
     }
 }

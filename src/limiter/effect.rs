@@ -75,26 +75,29 @@ pub(crate) fn apply(before: Before<'_>, effect: &Effect) -> After {
         Change::Acquire(id, units) => {
             grant(before, Terms { limits, holder: Some(id) }, *at, *units)
         }
-        Change::Refund(units) => match before {
-            Before::Limiter(limiter) if limiter.refund(*at, *units) => {
-                After::Changed { idle_at: None }
-            }
-            Before::Limiter(_) => After::Gone,
+        Change::Refund(units) => {
             // Only limiters are given units back.
-            Before::Nothing | Before::ArrivalTime(_) => After::Unchanged,
-        },
-        Change::Renew(id) => match (leases(before), limits) {
-            (Some(leases), Limits::Leases(limits)) if leases.renew(id, limits.ttl, *at) => {
-                After::Changed { idle_at: Some(leases.idle_at()) }
+            let Before::Limiter(limiter) = before else { return After::Unchanged };
+            let is_used = limiter.refund(*at, *units);
+            if is_used { After::Changed { idle_at: None } } else { After::Gone }
+        }
+        Change::Renew(id) => {
+            let (Some(leases), Limits::Leases(limits)) = (leases(before), limits) else {
+                return After::Unchanged;
+            };
+            let was_held = leases.renew(id, limits.ttl, *at);
+            let idle_at = Some(leases.idle_at());
+            if was_held { After::Changed { idle_at } } else { After::Unchanged }
+        }
+        Change::Release(id) => {
+            let Some(leases) = leases(before) else { return After::Unchanged };
+            let was_held = leases.release(id, *at);
+            match (was_held, leases.is_empty()) {
+                (false, _) => After::Unchanged,
+                (true, false) => After::Changed { idle_at: None },
+                (true, true) => After::Gone,
             }
-            _ => After::Unchanged,
-        },
-        Change::Release(id) => match leases(before) {
-            Some(leases) if leases.release(id, *at) => {
-                if leases.is_empty() { After::Gone } else { After::Changed { idle_at: None } }
-            }
-            _ => After::Unchanged,
-        },
+        }
     }
 }
 

@@ -37,10 +37,10 @@ use super::decision::Usage;
 use super::limits::{LeaseLimits, MAX_UNITS};
 use super::packed::{U40, U56};
 use super::time::Micros;
+pub(super) use super::tree::MAX_ID;
 #[cfg(test)]
 pub(super) use super::tree::MAX_LEASES;
 pub(crate) use super::tree::{Id, Lease, Node};
-pub(super) use super::tree::MAX_ID;
 use super::tree::{Share, Slot, Tree};
 
 /// The state of a concurrency limit: who holds what until when, and the limits of the last acquisition.
@@ -104,12 +104,12 @@ impl Leases {
     }
 
     /// The leases that count now, the soonest to run out first. The first n of them take O(n + log leases).
-    pub(super) fn held(&self, now: Micros) -> impl Iterator<Item = Lease> + '_ {
+    pub(crate) fn held(&self, now: Micros) -> impl Iterator<Item = Lease> + '_ {
         self.counting(now).map(|slot| self.tree.lease(slot))
     }
 
     /// How many leases count now.
-    pub(super) fn count(&self, now: Micros) -> usize {
+    pub(crate) fn count(&self, now: Micros) -> usize {
         self.all(now).count as usize
     }
 
@@ -119,7 +119,7 @@ impl Leases {
     }
 
     /// Whether this id holds a lease now.
-    pub(super) fn holds(&self, id: &Id, now: Micros) -> bool {
+    pub(crate) fn holds(&self, id: &Id, now: Micros) -> bool {
         self.find(id, now).is_some()
     }
 

@@ -57,8 +57,7 @@ mod tests;
 pub(crate) use decision::{Decision, Mode, Request};
 pub(crate) use leases::Id;
 pub(crate) use limits::{Algorithm, Limits};
-pub(crate) use ring::Entry;
-pub(crate) use stored::{Block, BlockMut, Limiter};
+pub(crate) use stored::{BlockVisitor, Limiter};
 pub(crate) use time::Micros;
 
 use bucket::{Bucket, Level};
@@ -289,9 +288,10 @@ impl Limiter {
     pub(crate) fn leases(&self) -> Option<&Leases> {
         match self {
             Self::Leases(leases) => Some(leases),
-            Self::Bucket(_) | Self::LargeBucket(_) | Self::FixedWindow(_) | Self::SlidingWindow(_) => {
-                None
-            }
+            Self::Bucket(_)
+            | Self::LargeBucket(_)
+            | Self::FixedWindow(_)
+            | Self::SlidingWindow(_) => None,
         }
     }
 

@@ -78,15 +78,8 @@ pub(crate) enum Word {
 }
 
 impl Word {
-    const ALL: [Self; 7] = [
-        Self::Cost,
-        Self::Partial,
-        Self::Force,
-        Self::Align,
-        Self::Buckets,
-        Self::At,
-        Self::Count,
-    ];
+    const ALL: [Self; 7] =
+        [Self::Cost, Self::Partial, Self::Force, Self::Align, Self::Buckets, Self::At, Self::Count];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {

@@ -82,7 +82,7 @@ impl Limiter {
             Self::LargeBucket(bucket) => State::Bucket(bucket.unpack()),
             Self::FixedWindow(window) => State::FixedWindow(window.unpack()),
             Self::SlidingWindow(list) => State::SlidingWindow(list.view()),
-            Self::Leases(leases) => State::Leases(leases),
+            Self::Leases(leases) => State::Leases(&**leases),
         }
     }
 
@@ -124,20 +124,43 @@ impl Limiter {
         }
     }
 
-    /// The blocks of memory besides the limiter itself.
-    pub(crate) fn blocks(&self) -> impl Iterator<Item = Block<'_>> {
+    /// Where the blocks of memory besides the limiter itself begin.
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = *const u8> {
+        fn start<T: ?Sized>(block: &T) -> Option<*const u8> {
+            (size_of_val(block) > 0).then_some((&raw const *block).cast())
+        }
         let blocks = match self {
             Self::Bucket(_) | Self::FixedWindow(_) => [None, None, None],
-            Self::LargeBucket(bucket) => [Some(Block::Bucket(bucket)), None, None],
-            Self::SlidingWindow(list) => [Some(Block::Entries(list.ring.slots())), None, None],
+            Self::LargeBucket(bucket) => [start(&**bucket), None, None],
+            Self::SlidingWindow(list) => [start(list.ring.slots()), None, None],
             Self::Leases(leases) => {
                 let (nodes, tails) = leases.blocks();
-                let tails = (!tails.is_empty()).then_some(Block::Tails(tails));
-                [Some(Block::Leases(leases)), Some(Block::Nodes(nodes)), tails]
+                [start(&**leases), start(nodes), start(tails)]
             }
         };
         blocks.into_iter().flatten()
     }
+
+    /// Lends these blocks, to move them elsewhere.
+    pub(crate) fn visit_blocks(&mut self, visitor: &mut impl BlockVisitor) {
+        match self {
+            Self::Bucket(_) | Self::FixedWindow(_) => {}
+            Self::LargeBucket(bucket) => visitor.visit(bucket),
+            Self::SlidingWindow(list) => visitor.visit_slice(list.ring.slots_mut()),
+            Self::Leases(leases) => {
+                visitor.visit(leases);
+                let (nodes, tails) = leases.blocks_mut();
+                visitor.visit_slice(nodes);
+                visitor.visit_slice(tails);
+            }
+        }
+    }
+}
+
+/// What is done to each block of memory besides a limiter itself. A slice without elements has no memory.
+pub(crate) trait BlockVisitor {
+    fn visit<T>(&mut self, block: &mut Box<T>);
+    fn visit_slice<T>(&mut self, block: &mut Box<[T]>);
 }
 
 impl From<State<Owned>> for Limiter {
@@ -150,21 +173,6 @@ impl From<State<Owned>> for Limiter {
             State::Leases(leases) => Self::Leases(leases),
         }
     }
-}
-
-/// A block of memory besides a limiter itself.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Block<'a> {
-    /// The entries of a list, never none.
-    Entries(&'a [Entry]),
-    Bucket(&'a LargeBucket),
-}
-
-/// The same, to put another in its place.
-#[derive(Debug)]
-pub(crate) enum BlockMut<'a> {
-    Entries(&'a mut Box<[Entry]>),
-    Bucket(&'a mut Box<LargeBucket>),
 }
 
 /// A bucket in as few bytes as nearly all of them need: capacity and rate's units below 2^32, the time of the rate below

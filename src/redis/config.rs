@@ -6,17 +6,24 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use redis_module::raw;
 
 use super::api;
-use crate::limiter::limits::MAX_LOG_ENTRIES;
+use crate::limiter::limits::{MAX_LEASES, MAX_LOG_ENTRIES};
 
 const DEFAULT_LOG_ENTRIES: i64 = 100_000;
+const DEFAULT_LEASES: i64 = 100_000;
 
 static LOG_ENTRIES: AtomicI64 = AtomicI64::new(DEFAULT_LOG_ENTRIES);
+static LEASES: AtomicI64 = AtomicI64::new(DEFAULT_LEASES);
 static CL_THROTTLE: AtomicBool = AtomicBool::new(true);
 static CLIENT_CLOCK: AtomicBool = AtomicBool::new(false);
 
 /// `rl.max-log-entries`: the largest limit of RL.SLIDINGLOG, 1 to 10^7.
 pub(crate) fn max_log_entries() -> u64 {
     LOG_ENTRIES.load(Relaxed).unsigned_abs()
+}
+
+/// `rl.max-leases`: the most leases of one key, 1 to 10^6.
+pub(crate) fn max_leases() -> usize {
+    usize::try_from(LEASES.load(Relaxed)).unwrap_or_default()
 }
 
 /// `rl.cl-throttle`: whether CL.THROTTLE is registered.
@@ -35,29 +42,44 @@ pub(crate) fn client_clock() -> bool {
 ///
 /// `ctx` is the context with which the server loads the module.
 pub(super) unsafe fn load(ctx: *mut raw::RedisModuleCtx) -> bool {
-    let max = c_longlong::try_from(MAX_LOG_ENTRIES).unwrap_or(c_longlong::MAX);
-    // SAFETY: the name is a C string, and the functions match the setting's type and data.
-    let numeric = unsafe {
-        api::register_numeric_config(
-            ctx,
-            c"max-log-entries".as_ptr(),
-            DEFAULT_LOG_ENTRIES,
-            raw::REDISMODULE_CONFIG_DEFAULT,
-            1,
-            max,
-            Some(get_number),
-            Some(set_number),
-            None,
-            (&raw const LOG_ENTRIES).cast_mut().cast(),
-        )
-    };
+    let (name, default) = (c"max-log-entries", DEFAULT_LOG_ENTRIES);
     // SAFETY: `ctx` is the one the caller vouches for.
+    let entries = unsafe { register_number(ctx, name, default, MAX_LOG_ENTRIES, &LOG_ENTRIES) };
+    let (name, default) = (c"max-leases", DEFAULT_LEASES);
+    // SAFETY: as above.
+    let leases = unsafe { register_number(ctx, name, default, MAX_LEASES, &LEASES) };
+    // SAFETY: as above.
     let cl_throttle = unsafe { register_start_flag(ctx, c"cl-throttle", true, &CL_THROTTLE) };
     // SAFETY: as above.
     let client_clock = unsafe { register_start_flag(ctx, c"client-clock", false, &CLIENT_CLOCK) };
-    let registered = [numeric, cl_throttle, client_clock] == [api::OK; 3];
+    let registered = [entries, leases, cl_throttle, client_clock] == [api::OK; 4];
     // SAFETY: as above, and all settings are registered.
     registered && unsafe { api::load_configs(ctx) } == api::OK
+}
+
+/// Registers a number from 1 to `max` that may change at run time.
+unsafe fn register_number(
+    ctx: *mut raw::RedisModuleCtx,
+    name: &CStr,
+    default: c_longlong,
+    max: u64,
+    number: &'static AtomicI64,
+) -> c_int {
+    // SAFETY: the name is a C string, and the functions match the setting's type and data.
+    unsafe {
+        api::register_numeric_config(
+            ctx,
+            name.as_ptr(),
+            default,
+            raw::REDISMODULE_CONFIG_DEFAULT,
+            1,
+            c_longlong::try_from(max).unwrap_or(c_longlong::MAX),
+            Some(get_number),
+            Some(set_number),
+            None,
+            (&raw const *number).cast_mut().cast(),
+        )
+    }
 }
 
 /// Registers a yes-or-no that can only be set before the server starts. The default is not what the flag holds: a library that

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 use redis_module::raw;
 
 use super::api;
-use crate::limiter::{Block, BlockMut, Limiter, codec};
+use crate::limiter::{BlockVisitor, Limiter, codec};
 
 /// The type's name: exactly nine characters, as the server requires.
 const NAME: &CStr = c"ratelimit";
@@ -60,7 +60,7 @@ pub(super) unsafe fn create(ctx: *mut raw::RedisModuleCtx) -> bool {
         copy2: None,
         aux_save2: None,
     };
-    let version = c_int::from(codec::VERSION);
+    let version = c_int::from(codec::TYPE_VERSION);
     // SAFETY: the name is a C string; the server copies the methods.
     let created = unsafe { api::create_data_type(ctx, NAME.as_ptr(), version, &raw mut methods) };
     TYPE.store(created, Relaxed);
@@ -102,17 +102,14 @@ pub(super) unsafe fn allocated(value: *const c_void) -> usize {
     let own = unsafe { api::malloc_size(value.cast_mut()) };
     // SAFETY: the caller vouches for it.
     let limiter = unsafe { value_ref(value) };
-    let start: *const c_void = match limiter.block() {
-        None => return own,
-        Some(Block::Entries(entries)) => entries.as_ptr().cast(),
-        Some(Block::Bucket(bucket)) => (&raw const *bucket).cast(),
-    };
-    // SAFETY: a block is one allocation of the server's allocator.
-    own.saturating_add(unsafe { api::malloc_size(start.cast_mut()) })
+    limiter.blocks().fold(own, |bytes, block| {
+        // SAFETY: a block is one allocation of the server's allocator.
+        bytes.saturating_add(unsafe { api::malloc_size(block.cast_mut().cast()) })
+    })
 }
 
 unsafe extern "C" fn rdb_load(io: *mut raw::RedisModuleIO, version: c_int) -> *mut c_void {
-    if version != c_int::from(codec::VERSION) {
+    if version != c_int::from(codec::TYPE_VERSION) {
         return null_mut();
     }
     let mut length = 0;
@@ -192,16 +189,33 @@ unsafe extern "C" fn defrag(
     unsafe { *value = current };
     // SAFETY: a moved value is a copy of a value of ours, bit by bit.
     let limiter = unsafe { value_mut(current) };
-    // SAFETY: the server calls with the context of its defragmentation.
-    let elsewhere = |block| unsafe { api::defrag_alloc(ctx, block) };
-    match limiter.block_mut() {
-        None => {}
-        // SAFETY: a block is one allocation; if the server moves it, what it answers is the copy.
-        Some(BlockMut::Entries(entries)) => unsafe { relocate(entries, elsewhere) },
-        // SAFETY: as above.
-        Some(BlockMut::Bucket(bucket)) => unsafe { relocate(bucket, elsewhere) },
-    }
+    limiter.visit_blocks(&mut Defrag(ctx));
     0
+}
+
+/// Has the server move blocks to another place.
+struct Defrag(*mut raw::RedisModuleDefragCtx);
+
+impl Defrag {
+    fn elsewhere(&self) -> impl FnOnce(*mut c_void) -> *mut c_void {
+        let ctx = self.0;
+        // SAFETY: the context is that of the defragmentation that is under way.
+        move |block| unsafe { api::defrag_alloc(ctx, block) }
+    }
+}
+
+impl BlockVisitor for Defrag {
+    fn visit<T>(&mut self, block: &mut Box<T>) {
+        // SAFETY: a block is one allocation; if the server moves it, what it answers is the copy.
+        unsafe { relocate(block, self.elsewhere()) };
+    }
+
+    fn visit_slice<T>(&mut self, block: &mut Box<[T]>) {
+        if !block.is_empty() {
+            // SAFETY: as above.
+            unsafe { relocate(block, self.elsewhere()) };
+        }
+    }
 }
 
 /// What a box holds can be looked for at another address.

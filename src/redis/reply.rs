@@ -32,10 +32,10 @@ impl Call<'_> {
     }
 
     /// A string of any bytes.
-    pub(crate) fn reply_text(&self, text: &str) {
-        let bytes = text.as_ptr().cast::<c_char>();
-        // SAFETY: the context is that of a call that has not returned, and the text is readable.
-        unsafe { api::reply_with_string_buffer(self.ctx, bytes, text.len()) };
+    pub(crate) fn reply_bytes(&self, bytes: &[u8]) {
+        let start = bytes.as_ptr().cast::<c_char>();
+        // SAFETY: the context is that of a call that has not returned, and the bytes are readable.
+        unsafe { api::reply_with_string_buffer(self.ctx, start, bytes.len()) };
     }
 
     pub(crate) fn reply_null(&self) {

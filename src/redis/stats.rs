@@ -8,24 +8,35 @@ use redis_module_macros::info_command_handler;
 use super::propagation;
 use crate::limiter::Algorithm;
 
-/// Requests granted and denied, by algorithm in the order of [`Algorithm::ALL`].
+/// Requests granted and denied, by algorithm in the order of [`Algorithm::ALL`], and leases given back.
 struct Counts {
     granted: [AtomicU64; Algorithm::ALL.len()],
     denied: [AtomicU64; Algorithm::ALL.len()],
+    released: AtomicU64,
 }
 
 static COUNTS: Counts = Counts {
     granted: [const { AtomicU64::new(0) }; Algorithm::ALL.len()],
     denied: [const { AtomicU64::new(0) }; Algorithm::ALL.len()],
+    released: AtomicU64::new(0),
 };
 
 /// Counts a decision. A request that asked for nothing is none.
 pub(crate) fn count(algorithm: Algorithm, granted: bool) {
     let counts = if granted { &COUNTS.granted } else { &COUNTS.denied };
     if let Some(count) = counts.get(algorithm as usize) {
-        // Commands run on one thread: no read-modify-write needs to be locked.
-        count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
+        add(count, 1);
     }
+}
+
+/// Counts leases that their holders gave back.
+pub(crate) fn count_released(leases: u64) {
+    add(&COUNTS.released, leases);
+}
+
+/// Commands run on one thread: no read-modify-write needs to be locked.
+fn add(count: &AtomicU64, more: u64) {
+    count.store(count.load(Relaxed).wrapping_add(more), Relaxed);
 }
 
 #[info_command_handler]
@@ -42,6 +53,7 @@ fn add_to_info(info: &InfoContext, _for_crash_report: bool) -> RedisResult<()> {
             .field(&format!("{name}_granted"), granted.load(Relaxed).to_string())?
             .field(&format!("{name}_denied"), denied.load(Relaxed).to_string())?;
     }
+    section = section.field("leases_released", COUNTS.released.load(Relaxed).to_string())?;
     section.build_section()?.build_info()?;
     Ok(())
 }
