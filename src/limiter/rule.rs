@@ -496,7 +496,8 @@ mod tests {
         let months =
             [19_692, 19_723, 19_754, 19_783, 19_814, 19_844, 19_875, 19_905].map(|day| day * DAY);
         for offset in ["0", "8h", "-8h", "1d", "-1d", "1us"] {
-            let rule = test_rule(&format!("FIXEDWINDOW 9 month ALIGN {offset}")).unwrap();
+            let text = format!("FIXEDWINDOW 9 month ALIGN {offset}");
+            let rule = test_rule(&text).unwrap();
             let shift = parse_offset(offset.as_bytes()).unwrap();
             for ends in months.windows(2) {
                 let [first, next] =

@@ -141,6 +141,20 @@ impl Limiter {
         blocks.into_iter().flatten()
     }
 
+    /// The bytes of these blocks.
+    #[cfg(test)]
+    pub(crate) fn block_bytes(&self) -> usize {
+        match self {
+            Self::Bucket(_) | Self::FixedWindow(_) => 0,
+            Self::LargeBucket(bucket) => size_of_val(&**bucket),
+            Self::SlidingWindow(list) => size_of_val(list.ring.slots()),
+            Self::Leases(leases) => {
+                let (nodes, tails) = leases.blocks();
+                size_of_val(&**leases) + size_of_val(nodes) + size_of_val(tails)
+            }
+        }
+    }
+
     /// Lends these blocks, to move them elsewhere.
     pub(crate) fn visit_blocks(&mut self, visitor: &mut impl BlockVisitor) {
         match self {

@@ -27,7 +27,7 @@ fn most_in(plan: &Limits, length: u64) -> u64 {
         }
         // Only spans shorter than a window are looked at.
         Limits::FixedWindow(_) => 2 * limit,
-        Limits::SlidingWindow(_) => limit,
+        Limits::SlidingWindow(_) | Limits::Leases(_) => limit,
     }
 }
 

@@ -549,13 +549,14 @@ pub fn limit_of(limits: &Limits) -> u64 {
         Limits::Bucket(limits) => limits.capacity,
         Limits::FixedWindow(limits) => limits.limit,
         Limits::SlidingWindow(limits) => limits.limit,
+        Limits::Leases(limits) => limits.limit,
     }
 }
 
 /// The length of a window.
 pub fn window(limits: &Limits) -> Us {
     let window = match limits {
-        Limits::Bucket(_) => panic!("a window's limits: {limits:?}"),
+        Limits::Bucket(_) | Limits::Leases(_) => panic!("a window's limits: {limits:?}"),
         Limits::FixedWindow(limits) => limits.window,
         Limits::SlidingWindow(limits) => limits.window,
     };

@@ -6,7 +6,7 @@
 
 use super::super::effect::from_arrival_time;
 use super::super::{Algorithm, Decision, Limiter, Micros, Request};
-use super::{Key, limits, request};
+use super::{BY_TIME, Key, limits, request};
 
 const MIDNIGHT: u64 = 1_782_864_000_000; // 2026-07-01T00:00Z, in milliseconds
 
@@ -447,6 +447,6 @@ fn another_algorithms_limiter_counts_as_nothing_and_a_grant_replaces_it() {
             tell(&[(0, one, "", &[1, 5, 4, 0, 1_000]), (0, other, "", &[1, 5, 4, 0, 1_000])]);
         }
     }
-    let names = Algorithm::ALL.map(Algorithm::name);
+    let names = BY_TIME.map(Algorithm::name);
     assert_eq!(plans.map(|plan| plan.split(' ').next().unwrap()), names, "that is all of them");
 }

@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::super::codec::{EFFECT_LEN, decode_state, encode_state};
+use super::super::codec::{decode_state, encode_state};
 use super::super::effect::{Change, Effect};
+use super::super::leases::Id;
 use super::super::limits::{MAX_LOG_ENTRIES, MAX_UNITS, MAX_USED};
 use super::super::{Limiter, Micros, Mode, Request};
 use super::traffic::{self, histories};
@@ -195,8 +196,9 @@ fn an_effect_makes_of_a_replica_what_the_primary_is() {
                 let change = Change::Grant(seen.decision.taken);
                 let effect = Effect { limits: *seen.call, at: Micros::new(seen.now), change };
                 let bytes = effect.encode();
-                assert_eq!(Effect::decode(&bytes), Some(effect));
-                replica.apply(&Effect::decode(&bytes).unwrap());
+                let bytes = bytes.as_ref();
+                assert_eq!(Effect::decode(bytes), Some(effect));
+                replica.apply(&Effect::decode(bytes).unwrap());
                 assert_eq!(replica.bytes(), seen.after.bytes());
             }
         });
@@ -228,7 +230,7 @@ fn a_replica_that_is_sent_every_effect_agrees_at_every_step() {
                 effects.push(Effect { limits, at, change: Change::Refund(every) });
             }
             for effect in effects {
-                replica.apply(&Effect::decode(&effect.encode()).unwrap());
+                replica.apply(&Effect::decode(effect.encode().as_ref()).unwrap());
             }
             assert_eq!(replica.bytes(), primary.bytes());
         });
@@ -242,7 +244,7 @@ fn every_field_of_an_effect_is_checked() {
         at: Micros::new(1 << 50),
         change: Change::Grant(3),
     };
-    let bytes = effect.encode();
+    let bytes = effect.encode().as_ref().to_vec();
     let most = MAX_UNITS.cast_signed();
     for (units, change) in [
         (1, Some(Change::Grant(1))),
@@ -258,7 +260,7 @@ fn every_field_of_an_effect_is_checked() {
         let bytes = with_fields(&bytes, &[(4, units.cast_unsigned())]);
         let decoded = Effect::decode(&bytes);
         assert_eq!(decoded.map(|effect| effect.change), change, "{units} units");
-        assert!(decoded.is_none_or(|effect| effect.encode()[..] == bytes));
+        assert!(decoded.is_none_or(|effect| effect.encode().as_ref() == bytes));
     }
     for (field, value, sentence) in [
         (0, MAX_UNITS + 1, "a limit above 10^12"),
@@ -268,13 +270,60 @@ fn every_field_of_an_effect_is_checked() {
     ] {
         assert_eq!(Effect::decode(&with_fields(&bytes, &[(field, value)])), None, "{sentence}");
     }
-    for length in 0..EFFECT_LEN {
+    for length in 0..bytes.len() {
         assert_eq!(Effect::decode(&bytes[..length]), None, "cut at {length}");
     }
     assert_eq!(Effect::decode(&[&bytes[..], &[0]].concat()), None, "a byte too many");
     for (place, value) in [(0, 0), (0, 2), (1, 5), (1, 255)] {
-        let mut bytes = bytes;
+        let mut bytes = bytes.clone();
         bytes[place] = value;
         assert_eq!(Effect::decode(&bytes), None, "no such version or algorithm");
+    }
+}
+
+#[test]
+fn an_effect_on_a_lease_has_an_id_of_1_to_64_bytes_and_units_that_say_what_it_does() {
+    let at = Micros::new(1 << 50);
+    for length in 1..=64 {
+        let id = Id::new(&vec![7; length]).unwrap();
+        for (units, change) in [
+            (1, Some(Change::Acquire(id, 1))),
+            (MAX_UNITS.cast_signed(), Some(Change::Acquire(id, MAX_UNITS))),
+            (0, Some(Change::Renew(id))),
+            (-1, Some(Change::Release(id))),
+            (-2, None),
+            (MAX_UNITS.cast_signed() + 1, None),
+            (i64::MIN, None),
+        ] {
+            let effect =
+                Effect { limits: limits("CONCURRENCY 9 1s id"), at, change: Change::Renew(id) };
+            let bytes = effect.encode().as_ref().to_vec();
+            assert_eq!(bytes.len(), 42 + length);
+            let bytes = with_fields(&bytes, &[(4, units.cast_unsigned())]);
+            let decoded = Effect::decode(&bytes);
+            assert_eq!(decoded.map(|effect| effect.change), change, "{units} units");
+            assert!(decoded.is_none_or(|effect| effect.encode().as_ref() == bytes));
+        }
+    }
+    let id = Id::new(&[7; 64]).unwrap();
+    let effect =
+        Effect { limits: limits("CONCURRENCY 9 1s id"), at, change: Change::Acquire(id, 3) };
+    let bytes = effect.encode().as_ref().to_vec();
+    for length in 0..=42 {
+        assert_eq!(Effect::decode(&bytes[..length]), None, "no id, or cut at {length}");
+    }
+    assert_eq!(Effect::decode(&[&bytes[..], &[7]].concat()), None, "an id of 65 bytes");
+    for (field, value, sentence) in [
+        (0, MAX_UNITS + 1, "a limit above 10^12"),
+        (1, 999, "a ttl below a millisecond"),
+        (2, 1, "a field that is not used"),
+        (3, LATEST + 1, "a moment from 2^53 on"),
+    ] {
+        assert_eq!(Effect::decode(&with_fields(&bytes, &[(field, value)])), None, "{sentence}");
+    }
+    for version in [0, 1, 3] {
+        let mut bytes = bytes.clone();
+        bytes[0] = version;
+        assert_eq!(Effect::decode(&bytes), None, "an older module's format knows no leases");
     }
 }

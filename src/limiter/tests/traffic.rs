@@ -36,6 +36,7 @@ pub fn limits(algorithm: Algorithm) -> BoxedStrategy<Limits> {
         Algorithm::SlidingLog => (a_limit(MAX_LOG_ENTRIES), a_window())
             .prop_map(move |(limit, window)| Limits::sliding_log(limit, window).expect(valid))
             .boxed(),
+        Algorithm::Concurrency => panic!("leases have traffic of their own"),
     }
 }
 
