@@ -69,8 +69,8 @@ fn describe(limiter: &Limiter, now: Micros) -> Vec<(&'static str, Value)> {
         ("wait_ms", Value::Integer(wait)),
         ("reset_ms", Value::Integer(reset)),
     ]);
-    fields.extend(limiter.entries(now).map(|entries| ("entries", integer(entries))));
-    fields.extend(limiter.leases().map(|leases| ("leases", integer(leases.count(now)))));
+    let what = if limiter.leases().is_some() { "leases" } else { "entries" };
+    fields.extend(limiter.entries(now).map(|count| (what, integer(count))));
     fields
 }
 

@@ -27,7 +27,7 @@
 //! drops what it finds, and all is fast again. Until then such a lease begins to count as soon as the clock gets to `t - ttl`: waits allow
 //! for it.
 //!
-//! Cost: O(log n) for a decision, an acquisition, a renewal, a release, and each lease dropped; if more than a fifth have run out since
+//! Cost: O(log n) for a decision, an acquisition, a renewal, a release, and each lease dropped; if more than an eighth have run out since
 //! the last write, what is left is built anew, which takes less. Memory: 64 bytes, and 55 to 70 a lease while leases come, at most
 //! 88 while they go (ids of more than 16 bytes: see `tree`).
 
@@ -38,8 +38,6 @@ use super::limits::{LeaseLimits, MAX_UNITS};
 use super::packed::{U40, U56};
 use super::time::Micros;
 pub(super) use super::tree::MAX_ID;
-#[cfg(test)]
-pub(super) use super::tree::MAX_LEASES;
 pub(crate) use super::tree::{Id, Lease, Node};
 use super::tree::{Share, Slot, Tree};
 
@@ -55,7 +53,7 @@ pub(crate) struct Leases {
 
 const _: () = assert!(size_of::<Leases>() == 64 && align_of::<Leases>() <= 8);
 
-/// If fewer leases than this have run out, each is removed by itself.
+/// If no more leases than this have run out, each is removed by itself.
 const FEW: u32 = 16;
 
 impl Leases {
@@ -128,18 +126,9 @@ impl Leases {
         self.tree.last().map_or(Micros::ZERO, |last| self.tree.expiry(last))
     }
 
-    /// Whether an acquisition needs a new block of memory.
-    pub(super) fn must_grow(&self, id: &Id, now: Micros) -> bool {
-        if !self.tree.is_wide_enough(id) {
-            return true;
-        }
-        let is_full = self.len() >= self.tree.capacity();
-        is_full && self.count(now) >= self.tree.capacity() && !self.holds(id, now)
-    }
-
     /// Records a lease, in place of the one that the id holds.
     ///
-    /// There is no error path: callers allow no more than [`MAX_LEASES`] leases, and one more is not recorded.
+    /// There is no error path: callers allow no more than [`super::limits::MAX_LEASES`], and one more is not recorded.
     pub(super) fn acquire(&mut self, call: &LeaseLimits, id: &Id, units: u64, now: Micros) {
         self.drop_over(now);
         match self.tree.find(id) {
@@ -193,7 +182,7 @@ impl Leases {
     /// Drops what has run out, and what lies too far ahead after the clock stepped back; whether there was any.
     fn drop_over(&mut self, now: Micros) -> bool {
         let over = self.tree.until(now).count;
-        let many = false;
+        let many = over > FEW && over > self.tree.len() / 8;
         if many || self.may_be_ahead(now) {
             self.rebuild(now);
             return true;
@@ -331,23 +320,28 @@ fn is_valid(lease: &Lease) -> bool {
 /// What counts now of a concurrency limit, for one call.
 pub(super) struct Held<'a> {
     leases: Option<&'a Leases>,
-    /// The lease of the call's id, if it counts now or may later.
-    own: Option<Slot>,
     call: LeaseLimits,
-    holder: Option<&'a Id>,
+    id: Option<&'a Id>,
+    /// The lease of the id, if it counts now or may later.
+    own: Option<Slot>,
     now: Micros,
 }
 
 impl<'a> Held<'a> {
-    /// What counts for a call, of leases or of none: for one that acquires, without the lease that its id holds.
+    /// What counts of leases, or of none: for an id that acquires, without the lease that it holds.
     pub(super) fn of(
         leases: Option<&'a Leases>,
         call: &LeaseLimits,
-        holder: Option<&'a Id>,
+        id: Option<&'a Id>,
         now: Micros,
     ) -> Self {
-        let own = leases.zip(holder).and_then(|(leases, id)| leases.find_to_come(id, now));
-        Self { leases, own, call: *call, holder, now }
+        let own = leases.zip(id).and_then(|(leases, id)| leases.find_to_come(id, now));
+        Self { leases, call: *call, id, own, now }
+    }
+
+    /// The lease that the id holds now.
+    fn held_own(&self, leases: &Leases) -> Option<Slot> {
+        self.own.filter(|&own| !leases.is_ahead(own, self.now))
     }
 }
 
@@ -356,20 +350,17 @@ impl Usage for Held<'_> {
         self.call.limit
     }
 
-    /// The units that are held, without the call's own.
     fn used(&self) -> u64 {
         self.leases.map_or(0, |leases| {
-            let own = self.own.filter(|&own| !leases.is_ahead(own, self.now));
-            leases.used(self.now).saturating_sub(leases.units(own))
+            leases.used(self.now).saturating_sub(leases.units(self.held_own(leases)))
         })
     }
 
-    /// Until at most `units` are held, without the call's own, if nobody acquires, releases or renews.
     fn until_at_most(&self, units: u64) -> Micros {
         self.leases.map_or(Micros::ZERO, |leases| leases.until_at_most(units, self.own, self.now))
     }
 
-    /// Until nothing is held, if nobody acquires, releases or renews.
+    /// With the id's own lease: a denial leaves it.
     fn until_idle(&self) -> Micros {
         self.leases.map_or(Micros::ZERO, |leases| {
             if leases.may_be_ahead(self.now) {
@@ -379,7 +370,6 @@ impl Usage for Held<'_> {
         })
     }
 
-    /// Until nothing is held, if the lease is granted now.
     fn until_idle_with(&self, _units: u64) -> Micros {
         let others = self.leases.map_or(Micros::ZERO, |leases| {
             let last = if leases.may_be_ahead(self.now) {
@@ -387,7 +377,10 @@ impl Usage for Held<'_> {
                 leases.counting(self.now).filter(|&slot| Some(slot) != self.own).last()
             } else {
                 let last = leases.tree.last();
-                if last == self.own { return self.until_at_most(0) } else { last }
+                if last == self.own {
+                    return self.until_at_most(0);
+                }
+                last
             };
             last.map_or(Micros::ZERO, |last| leases.tree.expiry(last).since(self.now))
         });
@@ -395,18 +388,26 @@ impl Usage for Held<'_> {
     }
 
     fn must_grow(&self) -> bool {
-        match (self.leases, self.holder) {
-            (Some(leases), Some(id)) => leases.must_grow(id, self.now),
-            _ => true,
-        }
+        let Some(leases) = self.leases else { return true };
+        let capacity = leases.tree.capacity();
+        let is_full = || {
+            // What is over makes way first.
+            leases.len() >= capacity
+                && leases.count(self.now) >= capacity
+                && self.held_own(leases).is_none()
+        };
+        self.id.is_some_and(|id| !leases.tree.is_wide_enough(id)) || is_full()
     }
 
     fn leases_with_one_more(&self) -> usize {
-        let own = |leases: &Leases| self.own.is_some_and(|own| !leases.is_ahead(own, self.now));
         match self.leases {
-            Some(leases) if own(leases) => 0,
+            Some(leases) if self.held_own(leases).is_some() => 0,
             Some(leases) => leases.count(self.now).saturating_add(1),
             None => 1,
         }
+    }
+
+    fn entries(&self) -> Option<usize> {
+        Some(self.leases.map_or(0, |leases| leases.count(self.now)))
     }
 }

@@ -33,7 +33,7 @@ pub(crate) const DEFAULT_BUCKETS: u16 = 16;
 pub(crate) const MAX_LOG_ENTRIES: u64 = 10_000_000;
 
 /// The most leases that `rl.max-leases` can allow a key.
-pub(crate) const MAX_LEASES: u64 = 1_000_000;
+pub(crate) const MAX_LEASES: usize = 1_000_000;
 
 const MAX_UNITS_PER_MICROSECOND: u64 = 1_000; // 10^9 a second
 const MAX_DECIMALS: u32 = 6;

@@ -326,7 +326,7 @@ fn parse_buckets(text: &[u8]) -> Option<u16> {
 }
 
 fn parse_count(text: &[u8]) -> Option<usize> {
-    let count = usize::try_from(parse_integer(text, MAX_LEASES)?).ok()?;
+    let count = usize::try_from(parse_integer(text, MAX_LEASES as u64)?).ok()?;
     (count > 0).then_some(count)
 }
 

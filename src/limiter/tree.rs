@@ -3,12 +3,15 @@
 //! ```text
 //!   nodes   | 0 | 1 | 2 | ... | len - 1 | free |      55 bytes each; no hole: the last node fills one
 //!             |
-//!             +-- 16: first bytes of the id   1: its length   7: expiry   7: ttl
+//!             +-- 16: head of the id   1: its length   7: expiry   7: ttl
 //!             +-- by id       8: left, right, count           20 bits each
 //!             +-- by expiry   8: left, right, count   8: sum  expiry, then id: no two are equal
 //!
 //!   tails   | 0 | 1 | 2 | ...                         what ids have beyond 16 bytes; none if all are short
 //! ```
+//!
+//! A head is the first 16 bytes of an id with the others laid over them (XOR). So one comparison nearly always tells two ids
+//! apart, even if they all begin with the same words; with the tail, it still has the bytes themselves.
 //!
 //! `count` and `sum` are those of a node's whole subtree: its leases, and their units. (A lease's own units are its sum less
 //! the two below it, so they are not kept.) So the units that run out until a moment, and the moment at which that many
@@ -28,11 +31,10 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use super::limits::MAX_LEASES;
 use super::packed::U56;
 use super::time::Micros;
 
-/// The most leases of one key.
-pub(super) const MAX_LEASES: usize = 1_000_000;
 /// The longest id, in bytes.
 pub(super) const MAX_ID: usize = 64;
 /// The bytes of an id that are kept in its node.
@@ -64,7 +66,7 @@ impl Id {
         }
         let mut bytes = [0; MAX_ID];
         bytes.get_mut(..id.len())?.copy_from_slice(id);
-        (!id.is_empty()).then_some(Self { bytes, len: u8::try_from(id.len()).ok()? })
+        Some(Self { bytes, len: u8::try_from(id.len()).ok()? })
     }
 
     /// The bytes.
@@ -72,9 +74,10 @@ impl Id {
         self.bytes.get(..usize::from(self.len)).unwrap_or_default()
     }
 
-    /// The first bytes, as an integer that is in their order.
+    /// The first bytes, and the others laid over them: ids differ here, be it that they begin or that they end alike.
     fn head(&self) -> u128 {
-        self.bytes.first_chunk().map_or(0, |head| u128::from_be_bytes(*head))
+        let (parts, _) = self.bytes.as_chunks();
+        parts.iter().fold(0, |head, part| head ^ u128::from_be_bytes(*part))
     }
 
     fn tail(&self) -> &[u8] {
@@ -265,7 +268,7 @@ impl Node {
     }
 }
 
-/// One of the two orders. If keys are equal, ids decide.
+/// One of the two orders.
 trait Order {
     type Key: Copy + Ord;
 
@@ -273,6 +276,8 @@ trait Order {
     const ROOT: Side;
 
     fn key(node: &Node) -> Self::Key;
+    /// The order of two nodes with equal keys.
+    fn compare_equal(tree: &Tree, one: Slot, other: Slot) -> Ordering;
     fn links(node: &Node) -> Links;
     fn set_links(node: &mut Node, links: Links);
 
@@ -295,6 +300,10 @@ impl Order for ById {
         node.head()
     }
 
+    fn compare_equal(tree: &Tree, one: Slot, other: Slot) -> Ordering {
+        tree.compare_keys(one, other)
+    }
+
     fn links(node: &Node) -> Links {
         node.by_id
     }
@@ -313,6 +322,10 @@ impl Order for ByExpiry {
 
     fn key(node: &Node) -> u64 {
         node.expiry()
+    }
+
+    fn compare_equal(tree: &Tree, one: Slot, other: Slot) -> Ordering {
+        tree.compare_ids(one, other)
     }
 
     fn links(node: &Node) -> Links {
@@ -412,8 +425,8 @@ impl Tree {
         let mut order: Vec<Slot> = (0..tree.len()).collect();
         let by_expiry = tree.plant::<ByExpiry>(&order);
         tree.hang::<ByExpiry>(None, Side::Left, by_expiry);
-        order.sort_unstable_by(|&one, &other| tree.compare_ids(one, other));
-        let differ = |one: &Slot, other: &Slot| tree.compare_ids(*one, *other) == Ordering::Less;
+        order.sort_unstable_by(|&one, &other| tree.compare_keys(one, other));
+        let differ = |one: &Slot, other: &Slot| tree.compare_keys(*one, *other) == Ordering::Less;
         if !order.is_sorted_by(differ) {
             return None;
         }
@@ -472,7 +485,7 @@ impl Tree {
         let mut at = self.root::<ById>();
         while let Some(node) = self.node(at) {
             let is_before = if head == node.head() {
-                match compare_ends(id.len.cmp(&node.id_len()), id.tail(), self.tail(at)) {
+                match (id.len, id.tail()).cmp(&(node.id_len(), self.tail(at))) {
                     Ordering::Equal => return Some(at),
                     order => order == Ordering::Less,
                 }
@@ -683,25 +696,40 @@ impl Tree {
     }
 
     fn id(&self, slot: Slot) -> Id {
-        let (mut bytes, tail) = ([0; MAX_ID], self.tail(slot));
+        let mut id = Id { bytes: [0; MAX_ID], len: 0 };
         let Some(node) = self.node(slot) else {
-            return Id { bytes, len: 0 };
+            return id;
         };
-        let (head, rest) = bytes.split_at_mut(HEAD);
-        head.copy_from_slice(&node.head().to_be_bytes());
-        if let Some(rest) = rest.get_mut(..tail.len()) {
+        id.len = node.id_len();
+        let tail = self.tail(slot);
+        if let Some(rest) = id.bytes.get_mut(HEAD..).and_then(|rest| rest.get_mut(..tail.len())) {
             rest.copy_from_slice(tail);
         }
-        Id { bytes, len: node.id_len() }
+        // What lies over the first bytes is what the tail's are.
+        let first = node.head() ^ id.head();
+        if let Some(bytes) = id.bytes.first_chunk_mut() {
+            *bytes = first.to_be_bytes();
+        }
+        id
     }
 
-    fn compare_ids(&self, one: Slot, other: Slot) -> Ordering {
-        let (Some(a), Some(b)) = (self.node(one), self.node(other)) else {
-            return one.cmp(&other);
+    /// The order of ids in their tree, which is quick to tell.
+    fn compare_keys(&self, one: Slot, other: Slot) -> Ordering {
+        let key = |slot| {
+            let node = self.node(slot);
+            (node.map(Node::head), node.map(Node::id_len), self.tail(slot))
         };
-        a.head().cmp(&b.head()).then_with(|| {
-            compare_ends(a.id_len().cmp(&b.id_len()), self.tail(one), self.tail(other))
-        })
+        key(one).cmp(&key(other))
+    }
+
+    /// The order of their bytes.
+    fn compare_ids(&self, one: Slot, other: Slot) -> Ordering {
+        match (self.node(one), self.node(other)) {
+            (Some(a), Some(b)) if a.id_len().max(b.id_len()) as usize <= HEAD => {
+                (a.head(), a.id_len()).cmp(&(b.head(), b.id_len()))
+            }
+            _ => self.id(one).cmp(&self.id(other)),
+        }
     }
 
     // The trees
@@ -753,7 +781,7 @@ impl Tree {
     /// On which side of a node another one is, whose key is given.
     fn side<O: Order>(&self, key: O::Key, slot: Slot, at: Slot) -> Side {
         let is_before = match self.node(at).map(O::key) {
-            Some(other) if key == other => self.compare_ids(slot, at) == Ordering::Less,
+            Some(other) if key == other => O::compare_equal(self, slot, at) == Ordering::Less,
             Some(other) => key < other,
             None => false,
         };
@@ -800,7 +828,7 @@ impl Tree {
             path.enter(at, links.count());
             at = links.below(side);
         }
-        path.weigh(1);
+        // A leaf on a side that was empty leaves its node balanced: the other side had two nodes at most.
         self.hang::<O>(path.last(), side, new);
         self.balance::<O>(&mut path);
     }
@@ -974,11 +1002,6 @@ impl Tree {
 /// What a subtree of so many nodes weighs.
 const fn weight(count: u32) -> u32 {
     count.saturating_add(1)
-}
-
-/// The order of two ids with equal heads. If either has no tail, the shorter is the beginning of the longer.
-fn compare_ends(lens: Ordering, one: &[u8], other: &[u8]) -> Ordering {
-    if one.is_empty() || other.is_empty() { lens } else { one.cmp(other) }
 }
 
 /// How many slots a block for `len` leases has: as many as the allocator gives it the memory for.

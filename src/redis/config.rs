@@ -47,7 +47,7 @@ pub(super) unsafe fn load(ctx: *mut raw::RedisModuleCtx) -> bool {
     let entries = unsafe { register_number(ctx, name, default, MAX_LOG_ENTRIES, &LOG_ENTRIES) };
     let (name, default) = (c"max-leases", DEFAULT_LEASES);
     // SAFETY: as above.
-    let leases = unsafe { register_number(ctx, name, default, MAX_LEASES, &LEASES) };
+    let leases = unsafe { register_number(ctx, name, default, MAX_LEASES as u64, &LEASES) };
     // SAFETY: as above.
     let cl_throttle = unsafe { register_start_flag(ctx, c"cl-throttle", true, &CL_THROTTLE) };
     // SAFETY: as above.

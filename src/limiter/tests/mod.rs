@@ -5,6 +5,7 @@
 //! | `rows` | each algorithm told by examples: read this first |
 //! | `against_model` | random histories, each step compared with an obvious, slow model |
 //! | `promises` | what the contract promises, each promise under its sentence |
+//! | `leases` | the concurrency limit and its model |
 //! | `clock_steps` | what a clock that steps may do to it |
 //! | `rates` | the long-run rate, and the crate `governor` as an independent oracle |
 //! | `stored_bytes` | what is stored and replicated, whole, cut, and mutated |
@@ -19,6 +20,7 @@
 
 mod against_model;
 mod clock_steps;
+mod leases;
 mod model;
 mod promises;
 mod rates;
