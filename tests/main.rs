@@ -12,7 +12,6 @@
 )]
 
 mod acl;
-mod audience;
 mod bench;
 mod client;
 mod cluster;
@@ -27,6 +26,7 @@ mod memory;
 mod module_load;
 mod multi;
 mod persistence;
+mod propagation;
 mod random;
 mod replay;
 mod replication;

@@ -26,8 +26,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-/// How long a server may take to start, to stop, or to catch up with its primary.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a server may take to start, to stop, or to catch up with its primary. Long, since a disk that others keep busy may make
+/// a save wait for a minute; who waits for a condition waits no longer than it takes.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How many times slower than usual the server is: the variable RL_SLOW says so where another program runs it.
 pub fn slowness() -> u32 {

@@ -12,19 +12,19 @@
 //! | `args` | a call and its arguments |
 //! | `key` | an open key: what it holds, storing, expiry |
 //! | `datatype` | the native type `ratelimit`: what the server does with a value |
-//! | `replicate`, `audience` | what replicas and the append-only file are told, and whether anybody hears it |
+//! | `replicate`, `propagation` | what replicas and the append-only file are sent, and whether there are any |
 //! | `clock`, `reply`, `config`, `stats` | as their names say |
 
-pub(crate) mod api;
-pub(crate) mod args;
-mod audience;
+mod api;
+mod args;
 pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod datatype;
-pub(crate) mod key;
+mod key;
+mod propagation;
 pub(crate) mod register;
-pub(crate) mod replicate;
-pub(crate) mod reply;
+mod replicate;
+mod reply;
 pub(crate) mod stats;
 
 pub(crate) use args::{Arg, Args, Call};

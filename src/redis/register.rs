@@ -9,7 +9,7 @@ use std::ptr::{null, null_mut};
 
 use redis_module::{Context, raw};
 
-use super::{Call, api, audience, config, datatype};
+use super::{Call, api, config, datatype, propagation};
 
 /// A command, as it is declared.
 pub struct Command {
@@ -264,7 +264,7 @@ pub(crate) fn load(ctx: &Context, commands: &[Command]) -> Result<(), String> {
     // SAFETY: as above.
     unsafe { api::set_module_options(ctx, options()) };
     // SAFETY: as above.
-    unsafe { audience::watch(ctx) };
+    unsafe { propagation::watch(ctx) };
     Ok(())
 }
 

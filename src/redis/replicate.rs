@@ -4,14 +4,14 @@
 //! another time: its *effect* is, as a call of an internal command. What a replica applies must call
 //! [`Call::replicate_as_is`] itself, or the replica's own append-only file and its sub-replicas would miss it.
 //!
-//! Where nobody listens no effect is put together: see [`audience`].
+//! While nobody follows this server no effect is put together: see [`propagation`].
 
 use std::ffi::{CStr, c_char};
 use std::ptr::null_mut;
 
 use redis_module::raw;
 
-use super::{Arg, Call, api, audience};
+use super::{Arg, Call, api, propagation};
 
 impl<'a> Call<'a> {
     /// Replicates `command key bytes` in place of this call.
@@ -21,7 +21,7 @@ impl<'a> Call<'a> {
         key: Arg<'_>,
         bytes: impl FnOnce() -> [u8; N],
     ) {
-        if audience::nobody_listens() {
+        if !propagation::is_followed() {
             return self.replicate_as_is();
         }
         let bytes = bytes();
@@ -41,7 +41,7 @@ impl<'a> Call<'a> {
         if keys.is_empty() {
             return;
         }
-        if audience::nobody_listens() {
+        if !propagation::is_followed() {
             return self.replicate_as_is();
         }
         let mut names: Vec<_> = keys.iter().map(|key| key.string).collect();
@@ -61,7 +61,7 @@ impl<'a> Call<'a> {
 pub struct Batch<'c, 'a> {
     call: &'c Call<'a>,
     is_empty: bool,
-    /// A key's name, which is the call's, and a string, which is ours; and so on. None where nobody listens.
+    /// A key's name, which is the call's, and a string, which is ours; and so on. None while nobody follows.
     strings: Vec<*mut raw::RedisModuleString>,
 }
 
@@ -69,7 +69,7 @@ impl<'a> Batch<'_, 'a> {
     /// Adds `key bytes`.
     pub fn push<const N: usize>(&mut self, key: Arg<'a>, bytes: impl FnOnce() -> [u8; N]) {
         self.is_empty = false;
-        if audience::nobody_listens() {
+        if !propagation::is_followed() {
             return;
         }
         let bytes = bytes();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use redis_module::{InfoContext, RedisResult};
 use redis_module_macros::info_command_handler;
 
+use super::propagation;
 use crate::limiter::Algorithm;
 
 /// Requests granted and denied, by algorithm in the order of [`Algorithm::ALL`].
@@ -30,7 +31,9 @@ pub fn count(algorithm: Algorithm, granted: bool) {
 #[info_command_handler]
 fn add_to_info(info: &InfoContext, _for_crash_report: bool) -> RedisResult<()> {
     let mut section = info.builder().add_section("stats");
-    section = section.field("version", env!("CARGO_PKG_VERSION"))?;
+    let propagation = if propagation::is_followed() { "effects" } else { "none" };
+    section =
+        section.field("version", env!("CARGO_PKG_VERSION"))?.field("propagation", propagation)?;
     for (algorithm, (granted, denied)) in
         Algorithm::ALL.iter().zip(COUNTS.granted.iter().zip(&COUNTS.denied))
     {

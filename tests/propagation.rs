@@ -1,13 +1,13 @@
-//! Whoever begins to listen, at whatever moment, is told effects and nothing else.
+//! Whoever begins to follow a server, at whatever moment, is sent effects and nothing else.
 //!
 //! ```text
-//! nobody hears -> a replica comes, a file is switched on, ... -> it hears, from the snapshot's moment on
+//! nobody follows -> a replica comes, a file is switched on, ... -> it is sent what comes after its snapshot
 //!      `--------------------- grants all the while ---------------------'
 //! ```
 //!
-//! A server to which nobody listens need not say what it grants. Should it be late to notice that somebody does, or say
-//! it in other words, a follower would get the command as the client sent it, and decide by its own clock. So clients
-//! keep servers busy without a pause while their audience comes, goes and comes again, and then
+//! A server that nobody follows need not propagate what it grants, and INFO's `rl_propagation` says so. Should it be late to
+//! notice a follower, that one would be sent the command as the client sent it, and decide by its own clock. So clients
+//! keep servers busy without a pause while followers come, go and come again, and then
 //! a follower has run none of the public commands, its file and its primary's have none, and it holds the same keys.
 //! Nothing expires meanwhile, so that is to the byte. Each scenario is gone through ten times, with RL_LONG=1 a hundred times.
 
@@ -22,7 +22,7 @@ use redis::{Connection, ErrorKind, Pipeline, RedisError, Value};
 use crate::client::{Finally, appended, keyspace, send, try_send};
 use crate::random::Random;
 use crate::replication::{connect, follow, number, tell, wait_for_file, wait_for_link};
-use crate::server::{Builder, Server, info, module, slowness, wait_for};
+use crate::server::{Builder, Server, field, info, module, slowness, wait_for};
 
 /// What may be sent of ours: effects and whole states. What RL.RESET removes is sent as DEL.
 const SENT: [&str; 2] = ["rl._add", "rl._restore"];
@@ -253,25 +253,39 @@ fn is_public(name: &str) -> bool {
     (name.starts_with("rl.") || name.starts_with("cl.")) && !SENT.contains(&name)
 }
 
-/// Waits until nobody has listened to a server for so long that it may have noticed.
-pub fn wait_for_silence(server: &Server) {
-    let mut connection = connect(server);
-    wait_for("the backlog to go", || {
-        let all = info(&mut connection, "all")?;
-        Ok(["repl_backlog_active:0", "connected_slaves:0", "aof_enabled:0"]
-            .iter()
-            .all(|field| all.contains(&format!("{field}\r\n"))))
-    })
-    .unwrap();
-    wait_two_seconds(server);
+/// What a server does with what it grants: `effects`, or `none`.
+fn propagation(connection: &mut Connection) -> String {
+    field(&info(connection, "modules").unwrap(), "rl_propagation").unwrap()
 }
 
-/// Waits until a server has looked whether anybody listens, which it does about once a second.
-pub fn wait_two_seconds(server: &Server) {
+/// Waits until a server has noticed that nobody follows it.
+fn wait_until_unfollowed(server: &Server) {
+    let mut connection = connect(server);
+    wait_for("the server to propagate nothing", || Ok(propagation(&mut connection) == "none"))
+        .unwrap();
+}
+
+/// Whether somebody follows a server, as it says itself; if so, asserts that it propagates effects. A link that is up may break
+/// again, if the replica's disk is busy for a long time and the server gives the replica up.
+fn is_followed(connection: &mut Connection) -> bool {
+    let info = info(connection, "everything").unwrap();
+    let is_followed = ["state=online", "aof_enabled:1", "cluster_enabled:1"]
+        .iter()
+        .any(|follower| info.contains(follower));
+    let propagation = field(&info, "rl_propagation").unwrap();
+    assert!(!is_followed || propagation == "effects", "{propagation}: {info}");
+    is_followed
+}
+
+/// Asserts that a server that is followed propagates effects, and goes on when it has looked again: it does once a second.
+pub fn assert_propagates(server: &Server) {
     let mut connection = connect(server);
     let uptime = |connection: &mut Connection| number(connection, "server", "uptime_in_seconds");
     let since = uptime(&mut connection);
-    wait_for("two seconds to go by", || Ok(uptime(&mut connection) >= since + 2)).unwrap();
+    wait_for("two seconds to go by", || {
+        Ok(is_followed(&mut connection) && uptime(&mut connection) >= since + 2)
+    })
+    .unwrap();
 }
 
 /// A server follows no other any more, and the other has noticed.
@@ -319,13 +333,67 @@ fn pair(lane: usize) -> (Server, Server) {
 fn join(clients: &Clients, replica: &Server, primary: &Server) {
     follow(replica, primary);
     wait_for_link(replica);
+    wait_for("the replica to be online", || Ok(is_followed(&mut connect(primary)))).unwrap();
     clients.go_on();
 }
 
 #[test]
-fn a_replica_that_comes_and_goes_under_load_hears_effects_alone() {
+fn a_server_propagates_effects_from_the_moment_on_at_which_somebody_may_come() {
+    let server = self::server().start().unwrap();
+    let mut connection = connect(&server);
+    for event in [
+        "CONFIG SET maxmemory 0",
+        "BGSAVE",
+        "SAVE",
+        "DEBUG RELOAD",
+        "BGREWRITEAOF",
+        "CONFIG SET appendonly yes",
+        "REPLICAOF 127.0.0.1 1",
+        "REPLICAOF NO ONE",
+    ] {
+        tell(&server, "CONFIG SET appendonly no");
+        wait_for("the children to end", || {
+            let info = info(&mut connection, "persistence")?;
+            Ok(["rdb_bgsave_in_progress:0", "aof_rewrite_in_progress:0", "aof_rewrite_scheduled:0"]
+                .iter()
+                .all(|field| info.contains(field)))
+        })
+        .unwrap();
+        wait_until_unfollowed(&server);
+        // Sent at once, both are answered before the server looks again.
+        let mut pipe = redis::pipe();
+        for word in event.split(' ').enumerate() {
+            _ = match word {
+                (0, name) => pipe.cmd(name),
+                (_, word) => pipe.arg(word),
+            };
+        }
+        pipe.ignore().cmd("INFO").arg("modules");
+        let (modules,): (String,) = pipe.query(&mut connection).unwrap();
+        assert_eq!(field(&modules, "rl_propagation").unwrap(), "effects", "{event}");
+    }
+}
+
+#[test]
+fn a_server_propagates_effects_while_somebody_follows_it_and_nothing_afterwards() {
+    let (primary, replica) = pair(0);
+    wait_until_unfollowed(&primary);
+    assert_propagates(&replica); // to its file
+    follow(&replica, &primary);
+    wait_for_link(&replica);
+    assert_propagates(&primary);
+    leave(&replica, &primary);
+    wait_until_unfollowed(&primary);
+    tell(&replica, "CONFIG SET appendonly no");
+    wait_until_unfollowed(&replica);
+    // A slot may leave a server of a cluster at any time.
+    assert_propagates(&self::server().setting("cluster-enabled yes").start().unwrap());
+}
+
+#[test]
+fn a_replica_that_comes_and_goes_under_load_is_sent_effects_alone() {
     ten_times(pair, |(primary, replica)| {
-        wait_for_silence(primary);
+        wait_until_unfollowed(primary);
         Clients::run(primary.port(), |clients| {
             clients.go_on();
             join(clients, replica, primary);
@@ -336,7 +404,7 @@ fn a_replica_that_comes_and_goes_under_load_hears_effects_alone() {
             leave(replica, primary);
             clients.go_on();
             join(clients, replica, primary);
-            wait_two_seconds(primary);
+            assert_propagates(primary);
             clients.go_on();
         });
         assert_agree(primary, &[replica]);
@@ -345,20 +413,20 @@ fn a_replica_that_comes_and_goes_under_load_hears_effects_alone() {
 }
 
 #[test]
-fn a_replica_that_comes_while_a_child_saves_hears_effects_alone() {
+fn a_replica_that_comes_while_a_child_saves_is_sent_effects_alone() {
     ten_times(pair, |(primary, replica)| {
-        wait_for_silence(primary);
+        wait_until_unfollowed(primary);
         let mut connection = connect(primary);
         let is_saving = |connection: &mut Connection| {
             number(connection, "persistence", "rdb_bgsave_in_progress") == 1
         };
         Clients::run(primary.port(), |clients| {
-            // A child, and nobody listens.
+            // A child, and nobody follows.
             clients.go_on();
             send::<Value>(&mut connection, "BGSAVE");
             wait_for("the save to end", || Ok(!is_saving(&mut connection))).unwrap();
             clients.go_on();
-            // A slow one, and somebody comes.
+            // A slow one, and a replica comes.
             send::<()>(&mut connection, "CONFIG SET rdb-key-save-delay 1000");
             send::<Value>(&mut connection, "BGSAVE");
             clients.go_on();
@@ -442,7 +510,7 @@ fn a_file_that_is_switched_on_and_off_under_load_has_effects_alone() {
                 clients.go_on();
             }
         });
-        wait_for_silence(server);
+        wait_until_unfollowed(server);
         Clients::run(server.port(), |clients| {
             clients.go_on();
             // A child that saves puts the first rewrite off.
@@ -454,7 +522,7 @@ fn a_file_that_is_switched_on_and_off_under_load_has_effects_alone() {
             switch("yes");
             clients.go_on();
             wait_for_file(server);
-            wait_two_seconds(server);
+            assert_propagates(server);
             clients.go_on();
         });
         let before = held(server);
@@ -467,9 +535,9 @@ fn a_file_that_is_switched_on_and_off_under_load_has_effects_alone() {
 }
 
 #[test]
-fn a_failover_under_load_makes_nobody_hear_anything_but_effects() {
+fn a_failover_under_load_sends_effects_alone() {
     let start = |lane| {
-        // Without files, so that nobody at all hears the one that is alone.
+        // Without files, so that nobody at all follows the one that is alone.
         let [first, second] = [(); 2].map(|()| server().start().unwrap());
         set_way_of_syncing(&[&first, &second], lane);
         follow(&second, &first);
@@ -506,7 +574,7 @@ fn a_failover_under_load_makes_nobody_hear_anything_but_effects() {
         assert_agree(first, &[second]);
         // One that nobody ever followed is promoted, used, and followed long afterwards.
         leave(second, first);
-        wait_for_silence(second);
+        wait_until_unfollowed(second);
         Clients::run(second.port(), |clients| {
             clients.go_on();
             follow_after_use(first, second);
@@ -534,7 +602,7 @@ fn a_module_that_is_loaded_into_servers_in_use_sends_effects_alone() {
             let replica = bare().setting("appendonly yes").replica_of(&primary).start().unwrap();
             wait_for_link(&replica);
             if *lane == 4 {
-                // The file alone listens.
+                // The file alone follows.
                 leave(&replica, &primary);
             }
             load(&replica);
@@ -549,7 +617,7 @@ fn a_module_that_is_loaded_into_servers_in_use_sends_effects_alone() {
 }
 
 #[test]
-fn other_events_under_load_change_nothing_of_what_is_heard() {
+fn other_events_under_load_change_nothing_of_what_is_sent() {
     let start = |lane| {
         let (primary, replica) = pair(lane);
         follow(&replica, &primary);
