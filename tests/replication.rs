@@ -490,6 +490,17 @@ fn what_is_forgotten_is_written_as_the_deletion_of_what_was_there() {
 }
 
 #[test]
+fn what_is_forgotten_goes_from_replicas_though_del_was_renamed() {
+    let primary = follower().setting("rename-command DEL \"\"").start().unwrap();
+    let replica = follower().replica_of(&primary).start().unwrap();
+    wait_for_link(&replica);
+    tell(&primary, "RL.SLIDING k 5 1m");
+    tell(&primary, "RL.RESET k");
+    replica.wait_for_sync(&primary).unwrap();
+    assert_eq!(send::<i64>(&mut connect(&replica), "EXISTS k"), 0);
+}
+
+#[test]
 fn a_file_that_was_cut_short_holds_all_that_several_keys_gave_or_nothing() {
     let mut server = Watched::start();
     let written = |server: &mut Watched| server.written().1 as usize;

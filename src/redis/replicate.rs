@@ -1,4 +1,4 @@
-//! What replicas and the append-only file are told.
+//! What replicas and the append-only file are sent.
 //!
 //! A command that decides is not replicated as it is, since another server would decide at
 //! another time: its *effect* is, as a call of an internal command. What a replica applies must call
@@ -15,51 +15,72 @@ use super::{Arg, Call, api, propagation};
 
 impl<'a> Call<'a> {
     /// Replicates `command key bytes` in place of this call.
-    pub fn replicate<const N: usize>(
+    pub(crate) fn replicate<B: AsRef<[u8]>>(
         &self,
         command: &CStr,
         key: Arg<'_>,
-        bytes: impl FnOnce() -> [u8; N],
+        bytes: impl FnOnce() -> B,
     ) {
         if !propagation::is_followed() {
             return self.replicate_as_is();
         }
         let bytes = bytes();
+        let bytes = bytes.as_ref();
         let (start, length) = (bytes.as_ptr().cast::<c_char>(), bytes.len());
         // SAFETY: the context and the key's name are those of a call that has not returned.
-        unsafe { api::replicate(self.ctx, command.as_ptr(), key.string, start, length) };
+        let status =
+            unsafe { api::replicate(self.ctx, command.as_ptr(), key.string, start, length) };
+        debug_assert_eq!(status, api::OK, "the server knows {command:?}");
     }
 
     /// Replicates this call as it came.
-    pub fn replicate_as_is(&self) {
+    pub(crate) fn replicate_as_is(&self) {
         // SAFETY: the context is that of a call that has not returned.
-        unsafe { api::replicate_verbatim(self.ctx) };
+        let status = unsafe { api::replicate_verbatim(self.ctx) };
+        debug_assert_eq!(status, api::OK, "nothing is asked of it");
     }
 
-    /// Replicates the deletion of these keys in place of this call: what RL.RESET removes needs no command of ours.
-    pub fn replicate_deletion(&self, keys: &[Arg<'_>]) {
+    /// Replicates the deletion of these keys in place of this call; nothing, if there are none.
+    pub(crate) fn replicate_deletion(&self, keys: &[Arg<'_>]) {
         if keys.is_empty() {
             return;
         }
-        if !propagation::is_followed() {
-            return self.replicate_as_is();
+        if propagation::is_followed() {
+            let mut names: Vec<_> = keys.iter().map(|key| key.string).collect();
+            if self.replicate_strings(c"DEL", &mut names) {
+                return;
+            }
+            // `rename-command` has taken DEL away. The call as it came does, too: it asks no clock.
         }
-        let mut names: Vec<_> = keys.iter().map(|key| key.string).collect();
-        let (start, count) = (names.as_mut_ptr(), names.len());
-        // SAFETY: the context and the names are those of a call that has not returned.
-        unsafe { api::replicate_strings(self.ctx, c"DEL".as_ptr(), start, count) };
+        self.replicate_as_is();
+    }
+
+    /// Replicates a command with these arguments; false if the server does not know it.
+    fn replicate_strings(
+        &self,
+        command: &CStr,
+        strings: &mut [*mut raw::RedisModuleString],
+    ) -> bool {
+        let (start, count) = (strings.as_mut_ptr(), strings.len());
+        // SAFETY: the context is that of a call that has not returned, the strings are the call's or the caller's, and the
+        // server holds on to those it needs.
+        let status = unsafe { api::replicate_strings(self.ctx, command.as_ptr(), start, count) };
+        status == api::OK
     }
 
     /// A batch for several keys.
     #[must_use]
-    pub const fn batch(&self) -> Batch<'_, 'a> {
-        Batch { call: self, is_empty: true, strings: Vec::new() }
+    pub(crate) fn batch(&self) -> Batch<'_, 'a> {
+        let is_followed = propagation::is_followed();
+        Batch { call: self, is_followed, is_empty: true, strings: Vec::new() }
     }
 }
 
-/// What is to be replicated for several keys: as one command, so those who follow have all of it or nothing.
-pub struct Batch<'c, 'a> {
+/// What is to be replicated for several keys: as one command, so followers have all of it or nothing.
+pub(crate) struct Batch<'c, 'a> {
     call: &'c Call<'a>,
+    /// As it was when the batch began: half a batch would be worse than none.
+    is_followed: bool,
     is_empty: bool,
     /// A key's name, which is the call's, and a string, which is ours; and so on. None while nobody follows.
     strings: Vec<*mut raw::RedisModuleString>,
@@ -67,12 +88,13 @@ pub struct Batch<'c, 'a> {
 
 impl<'a> Batch<'_, 'a> {
     /// Adds `key bytes`.
-    pub fn push<const N: usize>(&mut self, key: Arg<'a>, bytes: impl FnOnce() -> [u8; N]) {
+    pub(crate) fn push<B: AsRef<[u8]>>(&mut self, key: Arg<'a>, bytes: impl FnOnce() -> B) {
         self.is_empty = false;
-        if !propagation::is_followed() {
+        if !self.is_followed {
             return;
         }
         let bytes = bytes();
+        let bytes = bytes.as_ref();
         let start = bytes.as_ptr().cast::<c_char>();
         // SAFETY: without a context the string is ours alone; the server copies the bytes.
         let string = unsafe { api::create_string(null_mut(), start, bytes.len()) };
@@ -80,12 +102,10 @@ impl<'a> Batch<'_, 'a> {
     }
 
     /// Replicates `command key bytes [key bytes ...]` in place of the call; nothing, if there are none.
-    pub fn replicate(mut self, command: &CStr) {
-        let (start, count) = (self.strings.as_mut_ptr(), self.strings.len());
-        if count > 0 {
-            // SAFETY: the names are those of a call that has not returned, the other strings are still ours, and
-            // the server holds on to those it needs.
-            unsafe { api::replicate_strings(self.call.ctx, command.as_ptr(), start, count) };
+    pub(crate) fn replicate(mut self, command: &CStr) {
+        if !self.strings.is_empty() {
+            let replicated = self.call.replicate_strings(command, &mut self.strings);
+            debug_assert!(replicated, "the server knows {command:?}");
         } else if !self.is_empty {
             self.call.replicate_as_is();
         }
