@@ -28,8 +28,8 @@ MODULE := $(TARGET)/release/$(LIBRARY)
 WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
 
 .NOTPARALLEL:
-.PHONY: help setup build run test test-unit test-server test-servers test-long test-valgrind replay plots \
-        bench bench-memory bench-instructions check-instructions cluster cluster-stop lint fmt install clean
+.PHONY: help setup build run test test-unit test-server test-servers test-long test-valgrind test-fresh replay \
+        plots bench bench-memory bench-instructions check-instructions cluster cluster-stop lint fmt install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -46,9 +46,10 @@ run: build ## start a server with the module on port 6379, or the next free one 
 test: setup test-unit test-server ## run all the tests
 
 test-unit: setup ## run the unit and property tests, which need no server
-	cargo test --lib
+	cargo test --lib --test setup
 
 test-server: setup ## run the server tests on the installed server, or on the one that RL_SERVER names
+	@scripts/setup test
 	cargo build --examples
 	$(WITH_SERVER) cargo test --test server
 
@@ -56,11 +57,15 @@ test-servers: setup ## run the server tests on the installed server, Redis 8.2.3
 	@scripts/test-servers $(SERVERS)
 
 test-long: setup ## run all the tests with many more random cases
+	@scripts/setup test
 	cargo build --release --examples
 	$(WITH_SERVER) RL_LONG=1 cargo test --release --lib --test server
 
 test-valgrind: setup ## run the server tests with the server under valgrind (TESTS='errors:: hostile::': these)
 	@scripts/test-valgrind $(TESTS)
+
+test-fresh: ## do the README's first command on fresh Debian systems (ROOTS='bookworm bookworm-llvm trixie bookworm-sudo': on these)
+	@scripts/test-fresh $(ROOTS)
 
 replay: setup ## what would this limit have done to my traffic? LOG=access.log LIMIT='SLIDING 60 1m'
 	@test -n "$$LOG" && test -n "$$LIMIT" || { echo "usage: make replay LOG=access.log LIMIT='SLIDING 60 1m'" >&2; exit 1; }
