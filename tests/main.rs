@@ -13,7 +13,6 @@
 
 mod acl;
 mod audience;
-mod bench;
 mod client;
 mod cluster;
 mod commands;
@@ -27,7 +26,6 @@ mod multi;
 mod persistence;
 mod random;
 mod readme;
-mod replay;
 mod replication;
 mod server;
 mod throttle;
