@@ -28,8 +28,8 @@ MODULE := $(TARGET)/release/$(LIBRARY)
 WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
 
 .NOTPARALLEL:
-.PHONY: help setup build run test test-unit test-server test-servers test-long test-valgrind replay plots \
-        bench bench-memory bench-instructions check-instructions cluster cluster-stop lint fmt install clean
+.PHONY: help setup build run test test-unit test-server test-tools test-servers test-long test-valgrind test-fresh replay \
+        plots bench bench-memory bench-instructions check-instructions cluster cluster-stop lint fmt install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -43,14 +43,19 @@ build: setup ## build the module: target/release/libredis_rl.so
 run: build ## start a server with the module on port 6379, or the next free one (PORT=n: exactly that one)
 	@scripts/run "$(MODULE)"
 
-test: setup test-unit test-server ## run all the tests
+test: setup test-unit test-server test-tools ## run all the tests
 
 test-unit: setup ## run the unit and property tests, which need no server
-	cargo test --lib
+	cargo test --lib --test setup
 
 test-server: setup ## run the server tests on the installed server, or on the one that RL_SERVER names
+	@scripts/setup test
 	cargo build --examples
 	$(WITH_SERVER) cargo test --test server
+
+test-tools: setup ## test the programs of make replay, make bench and make plots
+	@scripts/setup test
+	$(WITH_SERVER) cargo test --package redis-rl-tools
 
 test-servers: setup ## run the server tests on the installed server, Redis 8.2.3 and Valkey 9.1.2 (SERVERS='redis valkey': on these)
 	@scripts/test-servers $(SERVERS)
@@ -62,12 +67,15 @@ test-long: setup ## run all the tests with many more random cases
 test-valgrind: setup ## run the server tests with the server under valgrind (TESTS='errors:: hostile::': these)
 	@scripts/test-valgrind $(TESTS)
 
+test-fresh: ## do the README's first command on fresh Debian systems (ROOTS='bookworm bookworm-llvm trixie bookworm-sudo': on these)
+	@scripts/test-fresh $(ROOTS)
+
 replay: setup ## what would this limit have done to my traffic? LOG=access.log LIMIT='SLIDING 60 1m'
 	@test -n "$$LOG" && test -n "$$LIMIT" || { echo "usage: make replay LOG=access.log LIMIT='SLIDING 60 1m'" >&2; exit 1; }
-	@$(WITH_SERVER) cargo run --release --example replay -- --limit "$$LIMIT" "$$LOG"
+	@$(WITH_SERVER) cargo run --release --package redis-rl-tools --bin replay -- --limit "$$LIMIT" "$$LOG"
 
 plots: setup ## draw the pictures in docs/ from the real module
-	@$(WITH_SERVER) cargo run --release --example plots
+	@$(WITH_SERVER) cargo run --release --package redis-rl-tools --bin plots
 
 bench: setup ## how fast is it? (ROUNDS=n, REQUESTS=n; CELL=path/to/libredis_cell.so: redis-cell, too; SERVERS='installed redis valkey')
 	@scripts/bench throughput $(MEASURED)
@@ -89,12 +97,12 @@ cluster-stop: ## stop that cluster
 
 lint: setup ## check the formatting, and run clippy
 	@scripts/setup lint
-	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
 
 fmt: ## format the code
 	@scripts/setup lint
-	cargo fmt
+	cargo fmt --all
 
 # Does not build: `make build` as yourself, then `sudo make install`. root often has no Rust.
 install: ## copy the built module into the server's module folder (MODULEDIR=dir, DESTDIR=dir)

@@ -12,7 +12,6 @@
 )]
 
 mod acl;
-mod bench;
 mod client;
 mod cluster;
 mod commands;
@@ -28,7 +27,6 @@ mod multi;
 mod persistence;
 mod propagation;
 mod random;
-mod replay;
 mod replication;
 mod server;
 mod throttle;

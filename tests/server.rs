@@ -283,8 +283,9 @@ pub fn module() -> Result<PathBuf> {
     let name = format!("{DLL_PREFIX}redis_rl{DLL_SUFFIX}");
     let beside = program.parent().context("the program has no folder")?;
     let above = beside.parent().unwrap_or(beside);
-    // In `deps` lies what was built for this very program; above it a copy that may be older.
-    [beside.join(&name), above.join("deps").join(&name), above.join(&name)]
+    // In `deps` lies what was built for this very program: with it (a test), below (a program) or beside (an example). What lies
+    // elsewhere may be older.
+    [beside.join("deps").join(&name), above.join("deps").join(&name), beside.join(&name)]
         .into_iter()
         .find(|path| path.is_file())
         .with_context(|| format!("there is no {name} near {}", program.display()))

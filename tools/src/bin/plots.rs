@@ -10,7 +10,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use plotters::prelude::*;
 
-#[path = "../tests/server.rs"]
+#[path = "../../../tests/server.rs"]
 mod server;
 
 use server::Server;

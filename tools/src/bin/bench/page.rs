@@ -31,7 +31,7 @@ All figures are measured, none is estimated. Measure them on your own machine:
     make bench-instructions   # instructions per command
 
 Each takes `SERVERS='installed redis valkey'`, or some of these. What is measured, and how, is told in the head of each file in
-`examples/bench/`; the commands stand in `workload.rs`, the Lua scripts in `lua/`.
+`tools/src/bin/bench/`; the commands stand in `workload.rs`, the Lua scripts in `lua/`.
 ";
 
 /// A kind of figures: the name of its blocks, its heading, and how it is measured.

@@ -29,7 +29,7 @@ mod promises;
 mod redis_benchmark;
 mod replica;
 mod results;
-#[path = "../../tests/server.rs"]
+#[path = "../../../../tests/server.rs"]
 mod server;
 mod throughput;
 mod workload;

@@ -32,12 +32,8 @@ const COMMANDS: [&str; 20] = [
     "Lua fixed window",
 ];
 
-/// The example, as it was built beside this test.
 fn program() -> Command {
-    let test = env::current_exe().unwrap();
-    let path = test.parent().unwrap().with_file_name("examples").join("bench");
-    assert!(path.is_file(), "first: cargo build --example bench");
-    let mut program = Command::new(path);
+    let mut program = Command::new(env!("CARGO_BIN_EXE_bench"));
     // Its servers run under valgrind, beside those of other tests: waiting is longer.
     program.env("RL_SLOW", "20");
     program

@@ -1,23 +1,13 @@
 //! `make replay` tells what a limit would have done to a log.
 
-use std::env;
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use flate2::{Compression, write::GzEncoder};
 
-/// The example, as it was built beside this test.
-fn program() -> PathBuf {
-    let test = env::current_exe().unwrap();
-    let path = test.parent().unwrap().with_file_name("examples").join("replay");
-    assert!(path.is_file(), "first: cargo build --example replay");
-    path
-}
-
 fn replay(limit: &str, log: &str, input: &[u8]) -> Output {
-    let mut program = Command::new(program())
+    let mut program = Command::new(env!("CARGO_BIN_EXE_replay"))
         .args(["--limit", limit, log])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

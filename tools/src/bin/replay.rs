@@ -24,7 +24,7 @@ use flate2::bufread::MultiGzDecoder;
 use indicatif::{ProgressBar, ProgressStyle};
 use redis::{Connection, Value};
 
-#[path = "../tests/server.rs"]
+#[path = "../../../tests/server.rs"]
 mod server;
 
 use server::Server;
