@@ -177,6 +177,7 @@ fn agrees(command: &str, before: &str, shown: &str, printed: &str, took_ms: i64)
         "RL.INFO" => is_field(&["wait_ms", "reset_ms"]),
         "RL.MULTI" if !labels.starts_with(' ') => labels.trim() == "2)", // the rows are indented
         "RL.THROTTLE" | "CL.THROTTLE" => false,
+        "RL.LEASES" => label == "3)",
         _ => name.starts_with("RL.") && (label == "4)" || label == "5)"),
     };
     let may_be = if is_time && shown > 0 {

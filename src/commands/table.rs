@@ -139,7 +139,7 @@ pub(crate) const TABLE: &[Command] = &[
         ..deciding(
             c"RL.ACQUIRE",
             &[KEY, LIMIT, TTL, ID, COST, AT],
-            c"Acquires a lease under an id, if the limit of what is held at the same time allows it",
+            c"Acquires a lease, unless too much is held at the same time",
             c"O(log leases)",
             handler!(acquire::run),
         )
@@ -149,7 +149,7 @@ pub(crate) const TABLE: &[Command] = &[
         ..deciding(
             c"RL.RENEW",
             &[KEY, TTL, ID.repeated(), AT],
-            c"Lets leases that are still held last their whole time again",
+            c"Renews leases that are still held",
             c"O(log leases) for each id",
             handler!(renew::run),
         )
@@ -249,7 +249,7 @@ pub(crate) const TABLE: &[Command] = &[
             Argument::required(c"used", Kind::Integer),
             AT,
         ],
-        summary: c"Settles what work really cost: gives back or takes the difference on every key",
+        summary: c"Settles what work really cost: gives back or charges the difference on every key",
         complexity: c"O(keys); as RL.REFUND for each",
         since: c"0.1.0",
         presence: Presence::Always,
