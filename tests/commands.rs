@@ -385,6 +385,11 @@ fn the_server_knows_the_commands_as_the_table_declares_them() {
         ("RL.SLIDING a 1 1 BUCKETS 2", vec!["a"]),
         ("RL.PEEK a", vec!["a"]),
         ("RL.REFUND a 1", vec!["a"]),
+        ("RL.ACQUIRE a 1 1s id", vec!["a"]),
+        ("RL.RENEW a 1s id id2", vec!["a"]),
+        ("RL.RELEASE a id id2", vec!["a"]),
+        ("RL.LEASES a", vec!["a"]),
+        ("RL.SETTLE 2 a b 1 2", vec!["a", "b"]),
         ("RL.RESET a b c", vec!["a", "b", "c"]),
         ("RL.MULTI 2 a b SLIDING 1 1 SLIDING 1 1", vec!["a", "b"]),
         ("CL.THROTTLE a 1 1 1", vec!["a"]),
@@ -409,5 +414,5 @@ fn the_server_knows_the_commands_as_the_table_declares_them() {
             other => panic!("{command}: arguments are {other:?}"),
         }
     }
-    assert_eq!(commands.len(), 14, "{commands:?}");
+    assert_eq!(commands.len(), 19, "{commands:?}");
 }

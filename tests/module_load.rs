@@ -74,7 +74,7 @@ impl Bare {
         let reply: Vec<i64> = send(&mut self.connection, "RL.SLIDING k 5 1m");
         assert_eq!(reply[..3], [1, 5, 4]);
         self.wait_for_cron();
-        assert_eq!(send::<Vec<String>>(&mut self.connection, "CONFIG GET rl.*").len(), 6);
+        assert_eq!(send::<Vec<String>>(&mut self.connection, "CONFIG GET rl.*").len(), 8);
     }
 }
 
