@@ -273,7 +273,9 @@ fn commands_have_the_flags_that_they_are_to_have() {
             Kind::Decides => vec!["fast", "write"],
             Kind::Looks => vec!["fast", "readonly"],
             // Clients must ask or count to know its keys.
-            Kind::Several if call.contains("MULTI") => vec!["movablekeys", "write"],
+            Kind::Several if call.contains("MULTI") || call.contains("SETTLE") => {
+                vec!["movablekeys", "write"]
+            }
             Kind::Several => vec!["write"],
         };
         assert_eq!(flags(call), expected, "{call}");
@@ -322,7 +324,7 @@ fn internal_commands_reach_a_replica_and_an_append_only_file_whatever_users_may(
     };
     replica.wait_for_sync(&primary).unwrap();
     let before = digests(&primary);
-    assert_eq!(before.len(), 8, "{before:?}");
+    assert_eq!(before.len(), 9, "{before:?}");
     assert_eq!(digests(&replica), before);
 
     // Both forms of the file: effects as they came, and whole states after it was rewritten.

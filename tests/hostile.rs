@@ -658,7 +658,8 @@ fn apply(connection: &mut Connection, state: &[u8], effect: &[u8]) -> Result<(),
         match try_send::<()>(connection, &[b"RL._ADD", b"k", effect]) {
             Err(error) => {
                 let error = text(&error);
-                let expected = error == "ERR effect must be 42 to 106 bytes, as a grant replicates them"
+                let expected = error
+                    == "ERR effect must be 42 to 106 bytes, as a grant replicates them"
                     || error.starts_with("WRONGTYPE the key holds a ");
                 prop_assert!(expected, "{}", error);
                 prop_assert_eq!(digest(connection, "k"), before);
