@@ -28,7 +28,7 @@ MODULE := $(TARGET)/release/$(LIBRARY)
 WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
 
 .NOTPARALLEL:
-.PHONY: help setup build run test test-unit test-server test-tools test-servers test-long test-valgrind test-fresh replay \
+.PHONY: help setup build run test test-unit test-server test-tools test-servers test-upgrade test-long test-valgrind test-fresh replay \
         plots bench bench-memory bench-instructions check-instructions cluster cluster-stop lint fmt install clean
 
 help: ## list the targets
@@ -59,6 +59,9 @@ test-tools: setup ## test the programs of make replay, make bench and make plots
 
 test-servers: setup ## run the server tests on the installed server, Redis 8.2.3 and Valkey 9.1.2 (SERVERS='redis valkey': on these)
 	@scripts/test-servers $(SERVERS)
+
+test-upgrade: setup ## test an upgrade from the module as it was before its stored format last grew
+	@scripts/test-upgrade
 
 test-long: setup ## run all the tests with many more random cases
 	cargo build --release --examples

@@ -32,3 +32,4 @@ mod replication;
 mod server;
 mod settle;
 mod throttle;
+mod upgrade;
