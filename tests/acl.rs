@@ -8,15 +8,15 @@ use crate::server::{Server, wait_for};
 
 /// A call of every command of users that names one key, and of those that name several.
 const CALLS: &[(&str, Kind)] = &[
-    ("RL.TOKENBUCKET k 10 1/m", Kind::Decides),
-    ("RL.LEAKYBUCKET k 10 1/m", Kind::Decides),
-    ("RL.FIXEDWINDOW k 10 1m", Kind::Decides),
-    ("RL.SLIDING k 10 1m", Kind::Decides),
-    ("RL.SLIDINGLOG k 10 1m", Kind::Decides),
-    ("RL.THROTTLE k 9 1 60", Kind::Decides),
-    ("CL.THROTTLE k 9 1 60", Kind::Decides),
+    ("RL.TOKENBUCKET k 10 1/d", Kind::Decides),
+    ("RL.LEAKYBUCKET k 10 1/d", Kind::Decides),
+    ("RL.FIXEDWINDOW k 10 1d", Kind::Decides),
+    ("RL.SLIDING k 10 1d", Kind::Decides),
+    ("RL.SLIDINGLOG k 10 1d", Kind::Decides),
+    ("RL.THROTTLE k 9 1 86400", Kind::Decides),
+    ("CL.THROTTLE k 9 1 86400", Kind::Decides),
     ("RL.REFUND k 1", Kind::Decides),
-    ("RL.MULTI 1 k SLIDING 10 1m", Kind::Several),
+    ("RL.MULTI 1 k SLIDING 10 1d", Kind::Several),
     ("RL.RESET k", Kind::Several),
     ("RL.PEEK k", Kind::Looks),
     ("RL.INFO k", Kind::Looks),
@@ -153,14 +153,14 @@ fn patterns_of_keys_hold_for_every_command() {
     }
     // Of several keys each is to be the user's.
     for keys in ["theirs:1 mine:1 mine:2", "mine:1 theirs:1 mine:2", "mine:1 mine:2 theirs:1"] {
-        let multi = format!("RL.MULTI 3 {keys} SLIDING 9 1m SLIDING 9 1m SLIDING 9 1m");
+        let multi = format!("RL.MULTI 3 {keys} SLIDING 9 1d SLIDING 9 1d SLIDING 9 1d");
         assert!(is_denied(&mut connection, &multi), "{multi}");
         assert!(is_denied(&mut connection, &format!("RL.RESET {keys}")), "{keys}");
         let effects: Vec<_> = keys.split(' ').map(|key| format!("{key} effect")).collect();
         assert!(is_denied(&mut connection, &format!("RL._ADD {}", effects.join(" "))), "{keys}");
     }
     // The words after the keys are none, whatever they look like.
-    let multi = "RL.MULTI 2 mine:1 mine:2 SLIDING 9 1m TOKENBUCKET 9 9 COST 2";
+    let multi = "RL.MULTI 2 mine:1 mine:2 SLIDING 9 1d TOKENBUCKET 9 9 COST 2";
     assert!(!is_denied(&mut connection, multi));
     assert!(!is_denied(&mut connection, "RL.RESET mine:1 mine:2 mine:3"));
     assert!(!is_denied(&mut connection, "RL._ADD mine:1 theirs:1"));
@@ -172,7 +172,7 @@ fn patterns_of_keys_hold_for_every_command() {
 fn who_may_only_read_a_key_may_look_and_not_take() {
     let server = Server::start().unwrap();
     let mut owner = server.connection().unwrap();
-    send::<Vec<i64>>(&mut owner, "RL.SLIDING k 10 1m");
+    send::<Vec<i64>>(&mut owner, "RL.SLIDING k 10 1d");
     let before = digest(&mut owner, "k");
     let mut reader = user(&server, "%R~k +@all");
     for (call, kind) in CALLS {
@@ -190,7 +190,7 @@ fn who_may_only_read_a_key_may_look_and_not_take() {
     }
     // A key to write beside one that may only be read.
     let mut both = user(&server, "%R~k ~mine +@all");
-    assert!(is_denied(&mut both, "RL.MULTI 2 mine k SLIDING 9 1m SLIDING 9 1m"));
+    assert!(is_denied(&mut both, "RL.MULTI 2 mine k SLIDING 9 1d SLIDING 9 1d"));
     assert!(is_denied(&mut both, "RL.RESET mine k"));
     assert!(!is_denied(&mut both, "RL.PEEK k"));
 }

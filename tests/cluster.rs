@@ -5,14 +5,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, sleep};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redis::cluster::ClusterClient;
 use redis::{Connection, FromRedisValue, Value};
 
 use crate::client::{digest, send, text, try_send};
 use crate::propagation::assert_propagates;
-use crate::server::{Server, free_port, wait_for};
+use crate::server::{Server, free_port, patience, wait_for};
 
 /// A server of the cluster.
 struct Node {
@@ -176,7 +176,8 @@ impl Client<'_> {
     fn send<T: FromRedisValue>(&mut self, line: &str) -> T {
         let words: Vec<_> = line.split_whitespace().map(str::as_bytes).collect();
         let mut asked = None;
-        for _ in 0..20_000 {
+        let start = Instant::now();
+        while start.elapsed() < patience() {
             let port = asked.unwrap_or(self.port);
             let connection = self.connections.entry(port).or_insert_with(|| {
                 let client = redis::Client::open(("127.0.0.1", port)).unwrap();

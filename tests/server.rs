@@ -35,7 +35,7 @@ pub fn slowness() -> u32 {
     env::var("RL_SLOW").ok().and_then(|factor| factor.parse().ok()).unwrap_or(1).max(1)
 }
 
-fn patience() -> Duration {
+pub fn patience() -> Duration {
     PATIENCE * slowness()
 }
 
