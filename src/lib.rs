@@ -1,14 +1,14 @@
 //! redis-rl: rate limiting as native commands of Redis and Valkey.
 //!
-//! The house has three rooms, and arrows go downwards only:
+//! Three layers; dependencies point downwards only:
 //!
-//! | room | what is in it |
+//! | layer | what is in it |
 //! | --- | --- |
 //! | [`commands`] | one file a command, and the table that declares them all |
 //! | [`redis`] | the border to the server: every `unsafe` line, every raw call |
-//! | [`limiter`] | the limiting itself: pure, no server, no clock of its own |
+//! | [`limiter`] | rate limiting itself: pure, no server, no clock of its own |
 //!
-//! `commands` uses both others; `redis` knows `limiter` where state is saved, loaded and kept; `limiter` knows
+//! `commands` uses both others; `redis` knows `limiter` only to save, load and hold a state; `limiter` knows
 //! nobody.
 
 mod commands;
@@ -28,8 +28,21 @@ type Allocator = std::alloc::System;
 #[cfg(test)]
 const ALLOCATOR: Allocator = std::alloc::System;
 
-/// The module's version as the server shows it: two digits a part, 1.2.3 being 10203.
-const VERSION: i32 = 100;
+/// The package's version as the server shows it: two digits a part, 1.2.3 being 10203.
+const VERSION: i32 = {
+    let major = number(env!("CARGO_PKG_VERSION_MAJOR"));
+    let minor = number(env!("CARGO_PKG_VERSION_MINOR"));
+    let patch = number(env!("CARGO_PKG_VERSION_PATCH"));
+    assert!(major >= 0 && minor >= 0 && minor < 100 && patch >= 0 && patch < 100);
+    major * 10_000 + minor * 100 + patch
+};
+
+const fn number(digits: &str) -> i32 {
+    match i32::from_str_radix(digits, 10) {
+        Ok(number) => number,
+        Err(_) => -1,
+    }
+}
 
 fn load(ctx: &Context, args: &[RedisString]) -> Status {
     let loaded = if args.is_empty() {

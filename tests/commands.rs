@@ -355,7 +355,7 @@ fn the_server_counts_what_was_granted_and_denied() {
     send::<Vec<i64>>(&mut connection, "RL.SLIDING k 2 1m COST 0");
     let stats = info(&mut connection, "modules").unwrap();
     for line in [
-        "rl_version:0.1.0",
+        concat!("rl_version:", env!("CARGO_PKG_VERSION")),
         "rl_sliding_granted:2",
         "rl_sliding_denied:1",
         "rl_tokenbucket_granted:0",
@@ -363,6 +363,17 @@ fn the_server_counts_what_was_granted_and_denied() {
         assert!(stats.contains(line), "{line} is not in {stats}");
     }
     assert!(stats.contains("# rl_stats"), "{stats}");
+}
+
+#[test]
+fn the_server_shows_the_package_s_version_two_digits_a_part() {
+    let server = Server::start().unwrap();
+    let mut connection = server.connection().unwrap();
+    let parts = env!("CARGO_PKG_VERSION").split('.').map(|part| part.parse::<i64>().unwrap());
+    let expected = parts.fold(0, |version, part| version * 100 + part);
+    let modules: Vec<HashMap<String, Value>> = send(&mut connection, "MODULE LIST");
+    let ours = modules.iter().find(|module| module["name"] == Value::BulkString(b"rl".into()));
+    assert_eq!(ours.unwrap()["ver"], Value::Int(expected));
 }
 
 #[test]

@@ -323,7 +323,7 @@ fn clients_that_fail_over_under_load_get_at_most_what_was_lost_once_more() {
         for (key, _) in &commands {
             known.insert(*key, used(&mut connection, key, ""));
         }
-        // It goes on for a while, and nobody hears of it.
+        // It goes on for a while, and the promoted replica is not sent it.
         reach(LIMIT / 2);
         primary.kill();
     });

@@ -3,7 +3,7 @@
 use super::errors::Error;
 use crate::redis::{Call, Held, WriteKey};
 
-/// Forgets limiters, those included that are as if never used. A foreign key among them: nothing is removed.
+/// Forgets limiters, idle ones included. A foreign key among them: nothing is removed.
 pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
     let mut args = call.args();
     while let Some(name) = args.key() {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::handler;
 use crate::redis::config;
-use crate::redis::register::{Access, Argument, Command, Handler, Keys, Kind, Presence};
+use crate::redis::register::{Access, Argument, Command, Handler, Keys, Kind, Presence, VERSION};
 
 const KEY: Argument = Argument::required(c"key", Kind::Key);
 const CAPACITY: Argument = Argument::required(c"capacity", Kind::Integer);
@@ -57,7 +57,7 @@ const fn deciding(
         args,
         summary,
         complexity,
-        since: c"0.1.0",
+        since: VERSION,
         presence: Presence::Always,
         handler,
     }
@@ -74,7 +74,7 @@ const LOOKING: Command = Command {
     args: &[],
     summary: c"",
     complexity: c"O(1); O(log entries) for the sliding windows",
-    since: c"0.1.0",
+    since: VERSION,
     presence: Presence::Always,
     handler: handler!(peek::run),
 };
@@ -90,7 +90,7 @@ const INTERNAL: Command = Command {
     args: &[],
     summary: c"",
     complexity: c"O(1)",
-    since: c"0.1.0",
+    since: VERSION,
     presence: Presence::Always,
     handler: handler!(internal::run_add),
 };
@@ -156,7 +156,7 @@ pub(crate) const TABLE: &[Command] = &[
         args: &[KEY, Argument::required(c"units", Kind::Integer), AT],
         summary: c"Gives units back, the newest first",
         complexity: c"O(1); O(entries given back) for the sliding windows",
-        since: c"0.1.0",
+        since: VERSION,
         presence: Presence::Always,
         handler: handler!(refund::run),
     },
@@ -170,7 +170,7 @@ pub(crate) const TABLE: &[Command] = &[
         args: &[KEY.repeated()],
         summary: c"Deletes limiters",
         complexity: c"O(keys)",
-        since: c"0.1.0",
+        since: VERSION,
         presence: Presence::Always,
         handler: handler!(reset::run),
     },
@@ -191,7 +191,7 @@ pub(crate) const TABLE: &[Command] = &[
         ],
         summary: c"Decides several limits at once: all grant, or nothing is taken from any",
         complexity: c"O(keys)",
-        since: c"0.1.0",
+        since: VERSION,
         presence: Presence::Always,
         handler: handler!(multi::run),
     },

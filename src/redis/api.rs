@@ -8,7 +8,7 @@ use std::ffi::{c_char, c_int, c_longlong, c_uint, c_ulonglong, c_void};
 
 use redis_module::raw;
 
-/// What the server answers where all went well.
+/// What the server answers if all went well.
 #[expect(clippy::cast_possible_truncation, reason = "it is 0")]
 pub(super) const OK: c_int = raw::REDISMODULE_OK as c_int;
 
@@ -192,7 +192,7 @@ pub(super) unsafe fn set_command_acl_categories(
     Some(unsafe { set(command, categories) })
 }
 
-/// Not reached: the module is not loaded where a function is missing.
+/// Not reached: the module is not loaded if a function is missing.
 #[cold]
 fn missing() -> ! {
     std::process::abort()

@@ -1,15 +1,13 @@
 //! The server's clock, in microseconds.
 //!
-//! From Redis 7.2 on the server tells the time at which it began the command, transaction or script: all of one
+//! From Redis 7.2 on the server has the time at which it began the command, transaction or script: all of one
 //! unit are decided at one moment, and it costs 2 ns. Redis 7.0 has no such call; there the system's clock is
 //! read, as the server itself reads it.
 
 use super::api;
 use crate::limiter::Micros;
 
-/// The present moment.
-#[must_use]
-pub fn now() -> Micros {
+pub(crate) fn now() -> Micros {
     let micros = match api::cached_microseconds() {
         Some(micros) => u64::try_from(micros).unwrap_or_default(),
         None => system_clock(),

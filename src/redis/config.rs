@@ -15,20 +15,17 @@ static CL_THROTTLE: AtomicBool = AtomicBool::new(true);
 static CLIENT_CLOCK: AtomicBool = AtomicBool::new(false);
 
 /// `rl.max-log-entries`: the largest limit of RL.SLIDINGLOG, 1 to 10^7.
-#[must_use]
-pub fn max_log_entries() -> u64 {
+pub(crate) fn max_log_entries() -> u64 {
     LOG_ENTRIES.load(Relaxed).unsigned_abs()
 }
 
 /// `rl.cl-throttle`: whether CL.THROTTLE is registered.
-#[must_use]
-pub fn cl_throttle() -> bool {
+pub(crate) fn cl_throttle() -> bool {
     CL_THROTTLE.load(Relaxed)
 }
 
 /// `rl.client-clock`: whether clients may give the time.
-#[must_use]
-pub fn client_clock() -> bool {
+pub(crate) fn client_clock() -> bool {
     CLIENT_CLOCK.load(Relaxed)
 }
 

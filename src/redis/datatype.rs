@@ -24,7 +24,7 @@ use crate::limiter::{Block, BlockMut, Limiter, codec};
 const NAME: &CStr = c"ratelimit";
 
 /// The internal command `key bytes` that makes a key of a state's bytes.
-pub const RESTORE_COMMAND: &CStr = c"RL._RESTORE";
+pub(crate) const RESTORE_COMMAND: &CStr = c"RL._RESTORE";
 
 static TYPE: AtomicPtr<raw::RedisModuleType> = AtomicPtr::new(null_mut());
 
@@ -122,7 +122,7 @@ unsafe extern "C" fn rdb_load(io: *mut raw::RedisModuleIO, version: c_int) -> *m
     if bytes.is_null() {
         return null_mut();
     }
-    // SAFETY: the server answers as many bytes, ours to free.
+    // SAFETY: the server answers this many bytes, ours to free.
     let state = unsafe { std::slice::from_raw_parts(bytes.cast::<u8>(), length) };
     let value = codec::decode_state(state).map_or(null_mut(), into_value);
     // SAFETY: the buffer is ours and nothing refers to it any more.
@@ -185,7 +185,7 @@ unsafe extern "C" fn defrag(
 ) -> c_int {
     // SAFETY: the server calls with the place where it holds a value of ours.
     let old = unsafe { *value };
-    // SAFETY: the value is one allocation; where the server moves it, the old one is gone.
+    // SAFETY: the value is one allocation; if the server moves it, the old one is gone.
     let moved = unsafe { api::defrag_alloc(ctx, old) };
     let current = if moved.is_null() { old } else { moved };
     // SAFETY: as above; this is where the server looks for the value from now on.

@@ -1,6 +1,6 @@
 //! The border to the server: every `unsafe` line, every raw call of the module API.
 //!
-//! Above it, nothing is unsafe: a command sees a [`Call`] with its arguments, a [`Key`], a clock and replies.
+//! Above it, nothing is unsafe: a command sees a [`Call`] with its arguments, keys open to read ([`ReadKey`]) or to write ([`WriteKey`]), a clock and replies.
 //! The crate redis-module offers wrappers of its own, but they cost a vector of retained strings a
 //! call, panic on bytes that clients can send, and cannot be used on Redis 7.0 for what is newer. So only its raw
 //! bindings serve here, through one list of what we call (`api`).
@@ -8,7 +8,7 @@
 //! | file | what is in it |
 //! | --- | --- |
 //! | `api` | the server's functions that we use, checked once at load |
-//! | `register` | loading: version check, commands and their descriptions |
+//! | `register` | loading: what is asked of the server in which order, commands and their descriptions |
 //! | `args` | a call and its arguments |
 //! | `key` | an open key: what it holds, storing, expiry |
 //! | `datatype` | the native type `ratelimit`: what the server does with a value |

@@ -1,5 +1,5 @@
-//! Loading the module: the version check, the type, the settings, and the commands with all that the server tells
-//! its clients about them (COMMAND INFO, DOCS and GETKEYS, ACL categories).
+//! Loading the module: the server's version, the type, the settings, and the commands with their descriptions
+//! (COMMAND INFO, DOCS and GETKEYS, ACL categories).
 //!
 //! A command is described by a [`Command`]; `commands::TABLE` lists them all.
 
@@ -11,36 +11,38 @@ use redis_module::{Context, raw};
 
 use super::{Call, api, config, datatype, propagation};
 
+/// The package's version, as Cargo.toml has it. Until there has been a release it is every command's `since`.
+pub(crate) const VERSION: &CStr =
+    match CStr::from_bytes_with_nul(concat!(env!("CARGO_PKG_VERSION"), "\0").as_bytes()) {
+        Ok(version) => version,
+        Err(_) => c"",
+    };
+
 /// A command, as it is declared.
-pub struct Command {
-    /// The name, with its prefix: `RL.PEEK`.
-    pub name: &'static CStr,
-    /// How many words a call has, the name included; negative: at least so many.
-    pub arity: c_int,
+pub(crate) struct Command {
+    /// With its prefix: `RL.PEEK`.
+    pub(crate) name: &'static CStr,
+    /// How many words a call has, the name included; if negative, at least this many.
+    pub(crate) arity: c_int,
     /// The server's flags, separated by spaces.
-    pub flags: &'static CStr,
-    /// ACL categories, separated by spaces; where the server has them for modules.
-    pub acl: &'static CStr,
-    /// Which of the arguments are keys.
-    pub keys: Keys,
-    /// What is done to them.
-    pub access: Access,
-    /// The arguments, for COMMAND DOCS.
-    pub args: &'static [Argument],
-    /// What the command does, in a line.
-    pub summary: &'static CStr,
-    /// What it costs.
-    pub complexity: &'static CStr,
+    pub(crate) flags: &'static CStr,
+    /// ACL categories, separated by spaces, for servers that have them for modules.
+    pub(crate) acl: &'static CStr,
+    pub(crate) keys: Keys,
+    pub(crate) access: Access,
+    /// For COMMAND DOCS, like the next three.
+    pub(crate) args: &'static [Argument],
+    pub(crate) summary: &'static CStr,
+    pub(crate) complexity: &'static CStr,
     /// The version of redis-rl that had it first.
-    pub since: &'static CStr,
-    /// Whether it is there at all.
-    pub presence: Presence,
-    /// The handler, made by [`handler!`](crate::handler).
-    pub handler: Handler,
+    pub(crate) since: &'static CStr,
+    pub(crate) presence: Presence,
+    /// Made by [`handler!`](crate::handler).
+    pub(crate) handler: Handler,
 }
 
 /// A handler as the server calls it.
-pub type Handler = unsafe extern "C" fn(
+pub(crate) type Handler = unsafe extern "C" fn(
     *mut raw::RedisModuleCtx,
     *mut *mut raw::RedisModuleString,
     c_int,
@@ -48,29 +50,27 @@ pub type Handler = unsafe extern "C" fn(
 
 /// Whether a command is there.
 #[derive(Clone, Copy)]
-pub enum Presence {
+pub(crate) enum Presence {
     /// It is, or the module is not loaded.
     Always,
     /// It is if this setting says so, unless another module has a command of that name.
     IfFree(fn() -> bool),
 }
 
-/// Where a command's keys are.
+/// Which arguments of a command are keys.
 #[derive(Clone, Copy)]
-pub enum Keys {
-    /// The first argument.
+pub(crate) enum Keys {
     First,
-    /// All arguments.
     All,
     /// Every second argument, from the first on.
     Pairs,
-    /// As many as the first argument says, after it.
+    /// After the first argument, which says how many.
     Counted,
 }
 
 /// What a command does to its keys.
 #[derive(Clone, Copy)]
-pub enum Access {
+pub(crate) enum Access {
     /// It reads them.
     Look,
     /// It reads and changes them.
@@ -94,63 +94,48 @@ impl Access {
 }
 
 /// An argument, for COMMAND DOCS.
-pub struct Argument {
-    /// Its name.
-    pub name: &'static CStr,
+pub(crate) struct Argument {
+    pub(crate) name: &'static CStr,
     /// The word before it, if there is one.
-    pub token: Option<&'static CStr>,
-    /// What it is.
-    pub kind: Kind,
-    /// Whether it may be left out.
-    pub optional: bool,
-    /// Whether there may be several.
-    pub multiple: bool,
+    pub(crate) token: Option<&'static CStr>,
+    pub(crate) kind: Kind,
+    pub(crate) optional: bool,
+    pub(crate) multiple: bool,
 }
 
 /// What an argument is.
-pub enum Kind {
+pub(crate) enum Kind {
     /// The name of a key.
     Key,
-    /// Any text.
     Text,
-    /// An integer.
     Integer,
     /// A word that stands for itself.
     Token,
-    /// One of these.
     OneOf(&'static [Argument]),
     /// All of these, in order.
     Block(&'static [Argument]),
 }
 
 impl Argument {
-    /// An argument that must be there.
-    #[must_use]
-    pub const fn required(name: &'static CStr, kind: Kind) -> Self {
+    pub(crate) const fn required(name: &'static CStr, kind: Kind) -> Self {
         Self { name, token: None, kind, optional: false, multiple: false }
     }
 
-    /// An option with a value: `TOKEN value`.
-    #[must_use]
-    pub const fn option(token: &'static CStr, name: &'static CStr, kind: Kind) -> Self {
+    /// `[TOKEN value]`
+    pub(crate) const fn option(token: &'static CStr, name: &'static CStr, kind: Kind) -> Self {
         Self { name, token: Some(token), kind, optional: true, multiple: false }
     }
 
     /// A word that stands for itself.
-    #[must_use]
-    pub const fn word(token: &'static CStr, name: &'static CStr) -> Self {
+    pub(crate) const fn word(token: &'static CStr, name: &'static CStr) -> Self {
         Self { name, token: Some(token), kind: Kind::Token, optional: false, multiple: false }
     }
 
-    /// The same, but it may be left out.
-    #[must_use]
-    pub const fn or_nothing(self) -> Self {
+    pub(crate) const fn or_nothing(self) -> Self {
         Self { optional: true, ..self }
     }
 
-    /// The same, but there may be several.
-    #[must_use]
-    pub const fn repeated(self) -> Self {
+    pub(crate) const fn repeated(self) -> Self {
         Self { multiple: true, ..self }
     }
 }
@@ -208,19 +193,18 @@ unsafe extern "C" fn run<R: Run>(
 }
 
 impl Call<'_> {
-    /// Whether the server does not call the command but only asks where its keys are, the command having the flag
+    /// Whether the server does not call the command but only asks which arguments are its keys, the command having the flag
     /// `getkeys-api`. The keys are to be reported with [`Call::report_keys`], and nothing is to be done.
-    #[must_use]
-    pub fn asks_for_keys(&self) -> bool {
+    pub(crate) fn asks_for_keys(&self) -> bool {
         // SAFETY: the context is that of a call that has not returned.
         unsafe { api::is_keys_position_request(self.ctx) != 0 }
     }
 
     /// Reports that `count` arguments from `first` on are keys, and what is done to them. The command's name has position 0.
-    pub fn report_keys(&self, first: c_int, count: usize, access: Access) {
+    pub(crate) fn report_keys(&self, first: c_int, count: usize, access: Access) {
         let flags = access.flags().cast_signed();
         for position in (first..).take(count) {
-            // SAFETY: the context is that of a call that asks where keys are.
+            // SAFETY: the context is that of a call that asks which arguments are keys.
             unsafe { api::key_at_pos_with_flags(self.ctx, position, flags) };
         }
     }
@@ -356,7 +340,7 @@ static INFO_VERSION: raw::RedisModuleCommandInfoVersion = raw::RedisModuleComman
     sizeof_arg: size_of::<raw::RedisModuleCommandArg>(),
 };
 
-/// Where the command's keys are, and an empty element that ends the list.
+/// Which arguments are keys, and an empty element that ends the list.
 fn key_specs(command: &Command) -> [raw::RedisModuleCommandKeySpec; 2] {
     use raw::RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_KEYNUM as KEYNUM;
     use raw::RedisModuleKeySpecFindKeysType_REDISMODULE_KSPEC_FK_RANGE as RANGE;

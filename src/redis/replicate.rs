@@ -69,7 +69,6 @@ impl<'a> Call<'a> {
     }
 
     /// A batch for several keys.
-    #[must_use]
     pub(crate) fn batch(&self) -> Batch<'_, 'a> {
         let is_followed = propagation::is_followed();
         Batch { call: self, is_followed, is_empty: true, strings: Vec::new() }

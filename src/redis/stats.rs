@@ -20,7 +20,7 @@ static COUNTS: Counts = Counts {
 };
 
 /// Counts a decision. A request that asked for nothing is none.
-pub fn count(algorithm: Algorithm, granted: bool) {
+pub(crate) fn count(algorithm: Algorithm, granted: bool) {
     let counts = if granted { &COUNTS.granted } else { &COUNTS.denied };
     if let Some(count) = counts.get(algorithm as usize) {
         // Commands run on one thread: no read-modify-write needs to be locked.
