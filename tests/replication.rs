@@ -126,7 +126,7 @@ pub fn wait_for_link(server: &Server) {
     wait_for("the link", || {
         Ok(info(&mut connection, "replication")?.contains("master_link_status:up"))
     })
-    .unwrap();
+    .unwrap_or_else(|error| panic!("{error}:\n{}", server.log()));
 }
 
 /// Waits until a server's file holds all that it has.

@@ -17,17 +17,19 @@ use std::env::{
 };
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::io;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-/// How long a server may take to start, to stop, or to catch up with its primary. Long, since a disk that others keep busy may make
-/// a save wait for a minute; who waits for a condition waits no longer than it takes.
+/// How long a server may take to start, to stop, or to catch up with its primary. Long, for machines
+/// that are busy: who waits for a condition waits no longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How many times slower than usual the server is: the variable RL_SLOW says so where another program runs it.
@@ -37,6 +39,21 @@ pub fn slowness() -> u32 {
 
 pub fn patience() -> Duration {
     PATIENCE * slowness()
+}
+
+/// A folder for a server of a test: in memory, if there is plenty. A disk that others keep busy holds a save up for a minute,
+/// and then replicas are given up and start again, for as long as clients keep their primary busy.
+fn new_dir() -> io::Result<TempDir> {
+    const MEMORY: &str = "/dev/shm";
+    const PLENTY: u64 = 8 << 20; // in KiB
+    static IS_PLENTY: LazyLock<bool> = LazyLock::new(|| {
+        let df = Command::new("df").args(["-Pk", MEMORY]).output();
+        let text =
+            df.map(|df| String::from_utf8_lossy(&df.stdout).into_owned()).unwrap_or_default();
+        let free = text.lines().nth(1).and_then(|line| line.split_whitespace().nth(3));
+        free.and_then(|free| free.parse::<u64>().ok()).is_some_and(|free| free >= PLENTY)
+    });
+    if cfg!(test) && *IS_PLENTY { tempfile::tempdir_in(MEMORY) } else { tempfile::tempdir() }
 }
 
 /// What a server is to be started with.
@@ -87,7 +104,7 @@ impl Builder {
     pub fn start(&self) -> Result<Server> {
         let mut taken = 0;
         loop {
-            let dir = tempfile::tempdir().context("no temporary folder")?;
+            let dir = new_dir().context("no temporary folder")?;
             let mut server = Server { builder: self.clone(), dir, port: free_port()?, child: None };
             match server.spawn() {
                 Err(_) if taken < 5 && server.log().contains("Address already in use") => {
