@@ -117,7 +117,14 @@ fn what_cannot_be_done_is_said_in_a_line() {
     for (limit, log, input, message) in [
         ("SLIDING 60 1x", "-", "", "window must be a duration"),
         ("SLIDING 60", "-", "", "window must be a duration"),
-        ("NOTHING 60", "-", "", "unknown command"),
+        ("NOTHING 60", "-", "", "a limit must begin with one of TOKENBUCKET"),
+        ("CONCURRENCY 5 1m id", "-", "", "a lease needs the duration of each request"),
+        (
+            "SLIDING 5 1m; concurrency 5 1m id",
+            "-",
+            "",
+            "a lease needs the duration of each request",
+        ),
         ("", "-", "", "is no limit"),
         ("SLIDING 60 1m", "/does/not/exist", "", "cannot open /does/not/exist"),
         ("SLIDING 60 1m", "/", "", "cannot read /"),

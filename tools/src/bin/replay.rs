@@ -88,10 +88,11 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn replay(options: &Options) -> Result<()> {
+    let limits: Vec<_> = options.limit.split(';').map(str::trim).collect();
+    refuse_leases(&limits)?;
     let builder = Server::builder().virtual_clock().setting("rl.max-log-entries 10000000");
     let server = builder.start()?;
     let mut connection = server.connection()?;
-    let limits: Vec<_> = options.limit.split(';').map(str::trim).collect();
     check(&mut connection, &limits)?;
 
     let mut traffic = Traffic::default();
@@ -104,31 +105,30 @@ fn replay(options: &Options) -> Result<()> {
     report(&traffic, &counts, options)
 }
 
-/// The command that decides on one request.
+/// The command that decides on one request: the server reads the limits, as it does for everybody.
 fn command(limits: &[&str], client: &str, micros: u64) -> redis::Cmd {
-    let mut command;
-    match limits {
-        [limit] => {
-            let mut words = limit.split_whitespace();
-            command = redis::cmd(&format!("RL.{}", words.next().unwrap_or_default()));
-            command.arg(client);
-            words.for_each(|word| {
-                command.arg(word);
-            });
-        }
-        limits => {
-            command = redis::cmd("RL.MULTI");
-            command.arg(limits.len());
-            for number in 0..limits.len() {
-                command.arg(format!("{{{client}}}:{number}"));
-            }
-            for word in limits.iter().flat_map(|limit| limit.split_whitespace()) {
-                command.arg(word);
-            }
-        }
+    let mut command = redis::cmd("RL.MULTI");
+    command.arg(limits.len());
+    for number in 0..limits.len() {
+        command.arg(format!("{{{client}}}:{number}"));
+    }
+    for word in limits.iter().flat_map(|limit| limit.split_whitespace()) {
+        command.arg(word);
     }
     command.arg("AT").arg(micros);
     command
+}
+
+/// A lease lasts as long as its request, and a log does not say how long that was.
+fn refuse_leases(limits: &[&str]) -> Result<()> {
+    let is_leases = |limit: &&&str| limit.to_ascii_uppercase().starts_with("CONCURRENCY");
+    if let Some(limit) = limits.iter().find(is_leases) {
+        bail!(
+            "'{limit}' cannot be replayed: a lease needs the duration of each request, and an access \
+             log has none"
+        );
+    }
+    Ok(())
 }
 
 /// Asks the server whether these are limits, before a long log is read.
