@@ -312,9 +312,7 @@ fn slots_requests_and_tokens_are_one_decision() {
     let reply = multi(
         &mut connection,
         0,
-        &format!(
-            "3 {{u}}:r {{u}}:t {{u}}:s SLIDING 5 1m FIXEDWINDOW 1000 1d COST 100 CONCURRENCY 2 30s three"
-        ),
+        "3 {u}:r {u}:t {u}:s SLIDING 5 1m FIXEDWINDOW 1000 1d COST 100 CONCURRENCY 2 30s three",
     );
     assert_eq!(reply[..3], [0, 30_000, 2].map(Value::Int));
     assert_eq!(
