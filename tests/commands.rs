@@ -387,6 +387,11 @@ fn the_server_knows_the_commands_as_the_table_declares_them() {
         ("RL.REFUND a 1", vec!["a"]),
         ("RL.RESET a b c", vec!["a", "b", "c"]),
         ("RL.MULTI 2 a b SLIDING 1 1 SLIDING 1 1", vec!["a", "b"]),
+        ("RL.ACQUIRE a 1 1 id", vec!["a"]),
+        ("RL.RENEW a 1 id id", vec!["a"]),
+        ("RL.RELEASE a id id", vec!["a"]),
+        ("RL.LEASES a", vec!["a"]),
+        ("RL.SETTLE 2 a b 1 1", vec!["a", "b"]),
         ("CL.THROTTLE a 1 1 1", vec!["a"]),
         ("RL._ADD a effect", vec!["a"]),
         ("RL._RESTORE a state", vec!["a"]),
@@ -409,5 +414,5 @@ fn the_server_knows_the_commands_as_the_table_declares_them() {
             other => panic!("{command}: arguments are {other:?}"),
         }
     }
-    assert_eq!(commands.len(), 14, "{commands:?}");
+    assert_eq!(commands.len(), 19, "{commands:?}");
 }

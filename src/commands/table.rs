@@ -249,7 +249,8 @@ pub(crate) const TABLE: &[Command] = &[
             Argument::required(c"used", Kind::Integer),
             AT,
         ],
-        summary: c"Settles what work really cost: gives back or charges the difference on every key",
+        summary:
+            c"Settles what work really cost: gives back or charges the difference on every key",
         complexity: c"O(keys); as RL.REFUND for each",
         since: c"0.1.0",
         presence: Presence::Always,
