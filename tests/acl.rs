@@ -13,14 +13,14 @@ const CALLS: &[(&str, Kind)] = &[
     ("RL.FIXEDWINDOW k 10 1d", Kind::Decides),
     ("RL.SLIDING k 10 1d", Kind::Decides),
     ("RL.SLIDINGLOG k 10 1d", Kind::Decides),
+    ("RL.THROTTLE k 9 1 86400", Kind::Decides),
+    ("CL.THROTTLE k 9 1 86400", Kind::Decides),
     ("RL.ACQUIRE k 10 1d id", Kind::Decides),
     ("RL.RENEW k 1d id", Kind::Decides),
     ("RL.RELEASE k id", Kind::Decides),
-    ("RL.THROTTLE k 9 1 86400", Kind::Decides),
-    ("CL.THROTTLE k 9 1 86400", Kind::Decides),
     ("RL.REFUND k 1", Kind::Decides),
     ("RL.MULTI 1 k SLIDING 10 1d", Kind::Several),
-    ("RL.SETTLE 1 k 1 1", Kind::Several),
+    ("RL.SETTLE 1 k 2 1", Kind::Several),
     ("RL.RESET k", Kind::Several),
     ("RL.PEEK k", Kind::Looks),
     ("RL.INFO k", Kind::Looks),
@@ -160,6 +160,7 @@ fn patterns_of_keys_hold_for_every_command() {
     for keys in ["theirs:1 mine:1 mine:2", "mine:1 theirs:1 mine:2", "mine:1 mine:2 theirs:1"] {
         let multi = format!("RL.MULTI 3 {keys} SLIDING 9 1d SLIDING 9 1d SLIDING 9 1d");
         assert!(is_denied(&mut connection, &multi), "{multi}");
+        assert!(is_denied(&mut connection, &format!("RL.SETTLE 3 {keys} 2 1")), "{keys}");
         assert!(is_denied(&mut connection, &format!("RL.RESET {keys}")), "{keys}");
         let effects: Vec<_> = keys.split(' ').map(|key| format!("{key} effect")).collect();
         assert!(is_denied(&mut connection, &format!("RL._ADD {}", effects.join(" "))), "{keys}");
@@ -167,6 +168,8 @@ fn patterns_of_keys_hold_for_every_command() {
     // The words after the keys are none, whatever they look like.
     let multi = "RL.MULTI 2 mine:1 mine:2 SLIDING 9 1d TOKENBUCKET 9 9 COST 2";
     assert!(!is_denied(&mut connection, multi));
+    assert!(!is_denied(&mut connection, "RL.SETTLE 2 mine:1 mine:2 2 1"));
+    assert!(!is_denied(&mut connection, "RL.RELEASE mine:1 theirs:1 theirs:2"));
     assert!(!is_denied(&mut connection, "RL.RESET mine:1 mine:2 mine:3"));
     assert!(!is_denied(&mut connection, "RL._ADD mine:1 theirs:1"));
     let mut all = server.connection().unwrap();
@@ -213,11 +216,10 @@ fn the_server_finds_the_keys_of_every_command_and_what_is_done_to_them() {
         ("RL.FIXEDWINDOW a 1 1 ALIGN 2", "a", update),
         ("RL.SLIDING a 1 1 BUCKETS 2 FORCE", "a", update),
         ("RL.SLIDINGLOG a 1 1", "a", update),
-        ("RL.ACQUIRE a 1 1s id COST 2", "a", update),
-        ("RL.RENEW a 1s id other", "a", update),
-        ("RL.RELEASE a id other", "a", update),
-        ("RL.LEASES a COUNT 1", "a", "RO access"),
-        ("RL.SETTLE 2 a b 1 2", "a b", update),
+        ("RL.ACQUIRE a 1 1 id COST 2", "a", update),
+        ("RL.RENEW a 1 b c", "a", update),
+        ("RL.RELEASE a b c", "a", update),
+        ("RL.LEASES a COUNT 2", "a", "RO access"),
         ("RL.PEEK a COST 2", "a", "RO access"),
         ("RL.INFO a", "a", "RO access"),
         ("RL.REFUND a 1", "a", update),
@@ -225,6 +227,9 @@ fn the_server_finds_the_keys_of_every_command_and_what_is_done_to_them() {
         ("RL.RESET a b c", "a b c", "RM delete"),
         ("RL.MULTI 1 a SLIDING 1 1", "a", update),
         ("RL.MULTI 2 a b SLIDING 1 1 SLIDING 1 1 COST 2 FORCE", "a b", update),
+        ("RL.MULTI 2 a b CONCURRENCY 1 1 c COST 2 SLIDING 1 1", "a b", update),
+        ("RL.SETTLE 1 a 2 1", "a", update),
+        ("RL.SETTLE 2 a b 2 1", "a b", update),
         ("RL.THROTTLE a 1 1 1 1", "a", update),
         ("CL.THROTTLE a 1 1 1", "a", update),
         ("RL._ADD a x", "a", update),
@@ -250,9 +255,11 @@ fn the_server_finds_the_keys_of_every_command_and_what_is_done_to_them() {
 
     // Where the number of keys is wrong, none is found, and the error is the command's own.
     for count in ["0", "-1", "x", "129", "9"] {
-        let call = format!("RL.MULTI {count} a SLIDING 1 1");
-        let words: Vec<_> = call.split(' ').map(str::as_bytes).collect();
-        assert!(error(&mut connection, &words).starts_with("ERR numkeys must be"), "{count}");
+        for call in ["RL.MULTI {count} a SLIDING 1 1", "RL.SETTLE {count} a 2 1"] {
+            let call = call.replace("{count}", count);
+            let words: Vec<_> = call.split(' ').map(str::as_bytes).collect();
+            assert!(error(&mut connection, &words).starts_with("ERR numkeys must be"), "{call}");
+        }
     }
 }
 

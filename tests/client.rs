@@ -34,6 +34,42 @@ pub fn at(connection: &mut Connection, micros: u64, line: &str) -> Vec<i64> {
     send(connection, &format!("{line} AT {}", T0 + micros))
 }
 
+/// Sends a line of words at a moment (microseconds after [`T0`]), and writes what is replied in a line: the array
+/// `1 2 [three 4]`, `nil`, or an error's whole text.
+pub fn answer(connection: &mut Connection, micros: u64, line: &str) -> String {
+    let line = format!("{line} AT {}", T0 + micros);
+    let words: Vec<_> = line.split_whitespace().map(str::as_bytes).collect();
+    match try_send::<Value>(connection, &words) {
+        Ok(Value::Array(values)) => in_a_line(&values),
+        Ok(value) => in_a_line(&[value]),
+        Err(error) => text(&error),
+    }
+}
+
+fn in_a_line(values: &[Value]) -> String {
+    let words: Vec<_> = values
+        .iter()
+        .map(|value| match value {
+            Value::Int(integer) => integer.to_string(),
+            Value::BulkString(bytes) => bytes.escape_ascii().to_string(),
+            Value::SimpleString(text) => text.clone(),
+            Value::Okay => "OK".into(),
+            Value::Nil => "nil".into(),
+            Value::Array(values) => format!("[{}]", in_a_line(values)),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    words.join(" ")
+}
+
+/// Asserts rows of a moment (microseconds after [`T0`]), a line of words, and the reply in a line.
+pub fn check_answers(connection: &mut Connection, rows: &[(u64, &str, &str)]) {
+    for (micros, line, expected) in rows {
+        let found = answer(connection, *micros, line);
+        assert_eq!(&found, expected, "{line} at {micros} us");
+    }
+}
+
 /// Sends words, and reads the error's whole text: code and message.
 pub fn error(connection: &mut Connection, words: &[&[u8]]) -> String {
     match try_send::<Value>(connection, words) {

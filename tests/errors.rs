@@ -1,9 +1,9 @@
 //! Bad input of any kind gets an error with a code, the parameter and its bounds, and changes nothing.
 
 use proptest::prelude::*;
-use redis::Value;
+use redis::{Connection, Value};
 
-use crate::client::{cases, digest, error, send, try_send};
+use crate::client::{cases, error, send, try_send};
 use crate::server::Server;
 
 #[test]
@@ -11,6 +11,8 @@ fn bad_input_gets_a_clear_error_and_changes_nothing() {
     let server = Server::start().unwrap();
     let mut connection = server.connection().unwrap();
     let units = "must be an integer from 0 to 1000000000000";
+    let leased = "must be an integer from 1 to 1000000000000";
+    let long = "x".repeat(65);
     let rows: &[(&str, &str)] = &[
         ("RL.TOKENBUCKET k x 1", &format!("ERR capacity {units}")),
         ("RL.TOKENBUCKET k -1 1", &format!("ERR capacity {units}")),
@@ -63,7 +65,83 @@ fn bad_input_gets_a_clear_error_and_changes_nothing() {
         ("RL.PEEK k FORCE", "ERR unknown option; expected one of COST, AT"),
         ("RL.REFUND k -1", &format!("ERR units {units}")),
         ("RL.INFO k COST 1", "ERR unknown option; expected one of AT"),
-        ("RL._ADD k nonsense", "ERR effect must be"),
+        ("RL.ACQUIRE l x 1m id", &format!("ERR limit {units}")),
+        ("RL.ACQUIRE l -1 1m id", &format!("ERR limit {units}")),
+        ("RL.ACQUIRE l 1000000000001 1m id", &format!("ERR limit {units}")),
+        (
+            "RL.ACQUIRE l 1 0 id",
+            "ERR ttl must be a duration like 60, 0.5, 250ms, 1m, 12h or 7d, from 1ms to 3650d",
+        ),
+        ("RL.ACQUIRE l 1 999us id", "ERR ttl must be"),
+        ("RL.ACQUIRE l 1 3651d id", "ERR ttl must be"),
+        ("RL.ACQUIRE l 1 1.0000001 id", "ERR ttl must be"),
+        ("RL.ACQUIRE l 1 month id", "ERR ttl must be"),
+        ("RL.ACQUIRE l 1 1m ", "ERR id must be 1 to 64 bytes"),
+        (&format!("RL.ACQUIRE l 1 1m {long}"), "ERR id must be 1 to 64 bytes"),
+        ("RL.ACQUIRE l 1 1m id COST 0", &format!("ERR COST {leased} for a lease")),
+        ("RL.ACQUIRE l 1 1m id COST -1", &format!("ERR COST {leased} for a lease")),
+        ("RL.ACQUIRE l 1 1m id COST 1000000000001", &format!("ERR COST {leased} for a lease")),
+        ("RL.ACQUIRE l 1 1m id COST 1.5", &format!("ERR COST {leased} for a lease")),
+        ("RL.ACQUIRE l 1 1m id COST", "ERR COST must be followed by a value"),
+        ("RL.ACQUIRE l 1 1m id COST 1 COST 1", "ERR COST must be given only once"),
+        ("RL.ACQUIRE l 1 1m id PARTIAL", "ERR unknown option; expected one of COST, AT"),
+        ("RL.ACQUIRE l 1 1m id FORCE", "ERR unknown option; expected one of COST, AT"),
+        ("RL.ACQUIRE l 1 1m id id", "ERR unknown option; expected one of COST, AT"),
+        ("RL.ACQUIRE l 1 1m id AT 1", "ERR AT is for tests"),
+        ("RL.ACQUIRE l 1 1m id AT x", "ERR AT must be microseconds"),
+        ("RL.ACQUIRE l 1 1m", "ERR wrong number of arguments"),
+        ("RL.ACQUIRE k 1 1m id", "WRONGTYPE the key holds a SLIDING limiter, not CONCURRENCY"),
+        ("RL.RENEW held 0 id", "ERR ttl must be"),
+        ("RL.RENEW held 3651d id", "ERR ttl must be"),
+        ("RL.RENEW held x id", "ERR ttl must be"),
+        ("RL.RENEW held 1m ", "ERR id must be 1 to 64 bytes"),
+        ("RL.RENEW held 1m id ", "ERR id must be 1 to 64 bytes"),
+        (&format!("RL.RENEW held 1m id {long} id"), "ERR id must be 1 to 64 bytes"),
+        ("RL.RENEW held 1m id AT 1", "ERR AT is for tests"),
+        ("RL.RENEW held 1m id AT x", "ERR AT must be microseconds"),
+        ("RL.RENEW held 1m", "ERR wrong number of arguments"),
+        ("RL.RENEW k 1m id", "WRONGTYPE the key holds a SLIDING limiter, not CONCURRENCY"),
+        ("RL.RELEASE held ", "ERR id must be 1 to 64 bytes"),
+        (&format!("RL.RELEASE held id {long}"), "ERR id must be 1 to 64 bytes"),
+        ("RL.RELEASE held id at 1", "ERR AT is for tests"),
+        ("RL.RELEASE held id at -1", "ERR AT must be microseconds"),
+        ("RL.RELEASE held", "ERR wrong number of arguments"),
+        ("RL.RELEASE k id", "WRONGTYPE the key holds a SLIDING limiter, not CONCURRENCY"),
+        ("RL.LEASES held COUNT 0", "ERR COUNT must be an integer from 1 to 1000000"),
+        ("RL.LEASES held COUNT 1000001", "ERR COUNT must be an integer from 1 to 1000000"),
+        ("RL.LEASES held COUNT -1", "ERR COUNT must be an integer from 1 to 1000000"),
+        ("RL.LEASES held COUNT", "ERR COUNT must be followed by a value"),
+        ("RL.LEASES held COST 1", "ERR unknown option; expected one of COUNT, AT"),
+        ("RL.LEASES held 1", "ERR unknown option; expected one of COUNT, AT"),
+        ("RL.LEASES", "ERR wrong number of arguments"),
+        ("RL.LEASES k", "WRONGTYPE the key holds a SLIDING limiter, not CONCURRENCY"),
+        ("RL.PEEK held COST 1000000000001", &format!("ERR COST {units}")),
+        (
+            "RL.REFUND held 1",
+            "WRONGTYPE the key holds a CONCURRENCY limiter; give leases back with RL.RELEASE",
+        ),
+        ("RL.SLIDING held 1 1m", "WRONGTYPE the key holds a CONCURRENCY limiter, not SLIDING"),
+        ("RL.MULTI 1 l CONCURRENCY 1 1m id FORCE", "ERR FORCE cannot be used with CONCURRENCY"),
+        (
+            "RL.MULTI 2 l k CONCURRENCY 1 1m id SLIDING 5 1m FORCE",
+            "ERR FORCE cannot be used with CONCURRENCY",
+        ),
+        (
+            "RL.MULTI 2 k l SLIDING 5 1m CONCURRENCY 1 1m id COST 0",
+            &format!("ERR COST {leased} for a lease"),
+        ),
+        ("RL.MULTI 2 k l SLIDING 5 1m CONCURRENCY 1 0 id", "ERR ttl must be"),
+        ("RL.MULTI 2 k l SLIDING 5 1m CONCURRENCY 1 1m ", "ERR id must be 1 to 64 bytes"),
+        ("RL.MULTI 2 k l SLIDING 5 1m CONCURRENCY 1 1m", "ERR wrong number of arguments"),
+        (
+            "RL.MULTI 2 k l SLIDING 5 1m CONCURRENCY 1 1m id PARTIAL",
+            "ERR unknown option; expected one of FORCE, AT",
+        ),
+        (
+            "RL.MULTI 1 l ACQUIRE 1 1m id",
+            "ERR a limit must begin with one of TOKENBUCKET, LEAKYBUCKET, FIXEDWINDOW, SLIDING, SLIDINGLOG, CONCURRENCY",
+        ),
+        ("RL._ADD k nonsense", "ERR effect must be 42 to 106 bytes"),
         ("RL._RESTORE k nonsense", "ERR state must be"),
         ("RL.TOKENBUCKET", "ERR wrong number of arguments"),
         ("RL.TOKENBUCKET k 1", "ERR wrong number of arguments"),
@@ -72,14 +150,19 @@ fn bad_input_gets_a_clear_error_and_changes_nothing() {
         ("RL.RESET", "ERR wrong number of arguments"),
     ];
     send::<Vec<i64>>(&mut connection, "RL.SLIDING k 5 1m");
-    let before = digest(&mut connection, "k");
+    send::<Vec<i64>>(&mut connection, "RL.ACQUIRE held 5 1m id");
+    let held = |connection: &mut Connection| -> (String, [i64; 2]) {
+        let expires = ["k", "held"].map(|key| send(connection, &format!("PEXPIRETIME {key}")));
+        (send(connection, "DEBUG DIGEST"), expires)
+    };
+    let before = held(&mut connection);
     for (line, expected) in rows {
         let words: Vec<_> = line.split(' ').map(str::as_bytes).collect();
         let found = error(&mut connection, &words);
         assert!(found.starts_with(expected), "{line}\n found {found}\n wants {expected}");
     }
-    assert_eq!(digest(&mut connection, "k"), before);
-    assert_eq!(send::<i64>(&mut connection, "DBSIZE"), 1);
+    assert_eq!(held(&mut connection), before);
+    assert_eq!(send::<i64>(&mut connection, "DBSIZE"), 2);
 }
 
 #[test]
@@ -88,12 +171,20 @@ fn no_error_repeats_what_the_client_sent() {
     let mut connection = server.connection().unwrap();
     let hostile = b"\xff\r\n-ERR\0<script>";
     for position in 1..8 {
-        let mut words: Vec<&[u8]> =
-            vec![b"RL.SLIDING", b"k", b"1", b"1m", b"COST", b"1", b"BUCKETS", b"2"];
-        words[position] = hostile;
-        if let Err(error) = try_send::<Value>(&mut connection, &words) {
-            let text = crate::client::text(&error);
-            assert!(!text.contains("script") && text.is_ascii(), "{text}");
+        for line in [
+            "RL.SLIDING k 1 1m COST 1 BUCKETS 2",
+            "RL.ACQUIRE l 1 1m id COST 1 AT",
+            "RL.RENEW l 1m id id id AT 1",
+            "RL.RELEASE l id id id id AT 1",
+            "RL.LEASES l COUNT 1 AT 1 x x",
+            "RL.SETTLE 2 k k 1 2 AT 1",
+        ] {
+            let mut words: Vec<_> = line.split(' ').map(str::as_bytes).collect();
+            words[position] = hostile;
+            if let Err(error) = try_send::<Value>(&mut connection, &words) {
+                let text = crate::client::text(&error);
+                assert!(!text.contains("script") && text.is_ascii(), "{text}");
+            }
         }
     }
     assert_eq!(send::<String>(&mut connection, "PING"), "PONG");
@@ -139,6 +230,9 @@ fn word() -> impl Strategy<Value = Vec<u8>> {
         "TOKENBUCKET",
         "SLIDING",
         "FIXEDWINDOW",
+        "CONCURRENCY",
+        "COUNT",
+        "id",
     ]);
     prop_oneof![
         4 => near.prop_map(|word| word.as_bytes().to_vec()),

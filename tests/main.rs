@@ -19,6 +19,7 @@ mod cost;
 mod docs;
 mod errors;
 mod failover;
+mod holders;
 mod hostile;
 mod leases;
 mod load;

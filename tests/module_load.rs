@@ -106,18 +106,22 @@ fn a_server_that_refuses_a_setting_refuses_the_module_and_lives() {
     for (setting, value) in [
         ("rl.max-log-entries", "0"),
         ("rl.max-log-entries", "many"),
+        ("rl.max-leases", "0"),
+        ("rl.max-leases", "1000001"),
         ("rl.cl-throttle", "perhaps"),
         ("rl.client-clock", "2"),
     ] {
         let mut bare = Bare::start();
         // Settings that are read before the wrong one are forgotten, too.
-        let good = "CONFIG rl.max-log-entries 7 CONFIG rl.cl-throttle no";
+        let good = "CONFIG rl.max-log-entries 7 CONFIG rl.max-leases 7 CONFIG rl.cl-throttle no";
         let reason = "the server refuses the settings rl.*";
         bare.assert_refuses("LOADEX", &format!("{good} CONFIG {setting} {value}"), reason);
         bare.load("LOAD", "");
         bare.assert_works();
-        let entries: Vec<String> = send(&mut bare.connection, "CONFIG GET rl.max-log-entries");
-        assert_eq!(entries[1], "100000");
+        for name in ["rl.max-log-entries", "rl.max-leases"] {
+            let found: Vec<String> = send(&mut bare.connection, &format!("CONFIG GET {name}"));
+            assert_eq!(found[1], "100000", "{name}");
+        }
         assert!(bare.commands().iter().any(|name| name.eq_ignore_ascii_case("CL.THROTTLE")));
     }
 }

@@ -97,6 +97,72 @@ fn a_refusal_creates_no_key_and_a_cost_of_nothing_neither() {
 }
 
 #[test]
+fn slots_requests_and_tokens_are_one_decision() {
+    let (_server, mut connection) = server();
+    let line = |id: &str| {
+        format!(
+            "3 {{u}}:slots {{u}}:rpm {{u}}:tpm CONCURRENCY 2 1s {id} FIXEDWINDOW 3 1m TOKENBUCKET 90 1 COST 40"
+        )
+    };
+    let first = multi(&mut connection, 0, &line("a"));
+    assert_eq!((first.allowed, first.wait_ms, first.refused), (true, 0, -1));
+    assert_eq!(first.rows, [[1, 2, 1, 0, 1_000], [1, 3, 2, 0, 60_000], [1, 90, 50, 0, 40_000]]);
+    assert!(multi(&mut connection, 0, &line("b")).allowed);
+    let keys = ["{u}:slots", "{u}:rpm", "{u}:tpm"];
+    let state = |connection: &mut Connection| keys.map(|key| digest(connection, key));
+
+    // Neither has room: the first is named, and the longest is waited for. Nothing is taken of the third.
+    let before = state(&mut connection);
+    let refused = multi(&mut connection, 0, &line("c"));
+    assert_eq!((refused.allowed, refused.wait_ms, refused.refused), (false, 30_000, 0));
+    let rows = [[0, 2, 0, 1_000, 1_000], [1, 3, 1, 0, 60_000], [0, 90, 10, 30_000, 80_000]];
+    assert_eq!(refused.rows, rows, "as it stands");
+    assert_eq!(state(&mut connection), before);
+    // The slot alone refuses, and then all but the slot.
+    at(&mut connection, 0, "RL.REFUND {u}:tpm 80");
+    let before = state(&mut connection);
+    let refused = multi(&mut connection, 0, &line("c"));
+    assert_eq!((refused.wait_ms, refused.refused), (1_000, 0));
+    assert_eq!(state(&mut connection), before, "nothing is taken from any");
+    assert_eq!(send::<i64>(&mut connection, &format!("RL.RELEASE {{u}}:slots b AT {T0}")), 1);
+    at(&mut connection, 0, "RL.FIXEDWINDOW {u}:rpm 3 1m");
+    let before = state(&mut connection);
+    let refused = multi(&mut connection, 0, &line("c"));
+    assert_eq!((refused.wait_ms, refused.refused), (60_000, 1));
+    assert_eq!(refused.rows[0], [1, 2, 1, 0, 1_000], "one slot is free, and stays so");
+    assert_eq!(state(&mut connection), before, "no slot is taken");
+}
+
+#[test]
+fn a_retry_with_the_same_id_takes_no_second_slot() {
+    let (_server, mut connection) = server();
+    let line = "2 slots rpm CONCURRENCY 2 1s a SLIDING 9 1m";
+    for remaining in [8, 7, 6] {
+        let reply = multi(&mut connection, 0, line);
+        assert!(reply.allowed);
+        assert_eq!(
+            (reply.rows[0][2], reply.rows[1][2]),
+            (1, remaining),
+            "the request counts again"
+        );
+    }
+    let leases = |connection: &mut Connection, micros| {
+        crate::client::answer(connection, micros, "RL.LEASES slots")
+    };
+    // Another's refusal leaves the old lease as it is: cost, ttl and all.
+    let refused =
+        multi(&mut connection, 500_000, "2 slots rpm CONCURRENCY 2 9s a COST 2 SLIDING 0 1m");
+    assert_eq!((refused.allowed, refused.refused), (false, 1));
+    assert_eq!(refused.rows[0], [1, 2, 1, 0, 500], "as it stands: with its own lease");
+    assert_eq!(leases(&mut connection, 500_000), "[a 1 500]");
+    assert!(
+        multi(&mut connection, 500_000, "2 slots rpm CONCURRENCY 2 9s a COST 2 SLIDING 9 1m")
+            .allowed
+    );
+    assert_eq!(leases(&mut connection, 500_000), "[a 2 9000]");
+}
+
+#[test]
 fn bad_input_is_refused_and_nothing_is_taken() {
     let (_server, mut connection) = server();
     send::<()>(&mut connection, "SET text hello");
@@ -147,13 +213,19 @@ fn a_hundred_and_twenty_eight_limits_are_the_most() {
 fn limit(number: usize) -> impl Strategy<Value = String> {
     let (limit, cost) = (0..6u64, prop_oneof![Just(0u64), Just(1), 2..7u64]);
     (limit, 1..4u64, cost, any::<bool>()).prop_map(move |(limit, span, cost, named)| {
+        let cost_of = cost;
         let cost = if named || cost != 1 { format!(" COST {cost}") } else { String::new() };
-        match number % 5 {
+        match number % 6 {
             0 => format!("TOKENBUCKET {limit} {span}/3{cost}"),
             1 => format!("LEAKYBUCKET {limit} {span}/3{cost}"),
             2 => format!("FIXEDWINDOW {limit} {span}s ALIGN 300ms{cost}"),
             3 => format!("SLIDING {limit} {span}s BUCKETS 3{cost}"),
-            _ => format!("SLIDINGLOG {limit} {span}s{cost}"),
+            4 => format!("SLIDINGLOG {limit} {span}s{cost}"),
+            // Ids come again, and a lease costs something.
+            _ => format!(
+                "CONCURRENCY {limit} {span}s {}",
+                ["a", "b COST 1", "a COST 3", "c COST 2"][cost_of as usize % 4]
+            ),
         }
     })
 }
@@ -161,9 +233,9 @@ fn limit(number: usize) -> impl Strategy<Value = String> {
 /// The milliseconds before a call, its keys and their limits, and whether it forces.
 type Step = (u64, Vec<(usize, String)>, bool);
 
-/// Calls of a few of seven keys.
+/// Calls of a few of eight keys.
 fn calls() -> impl Strategy<Value = Vec<Step>> {
-    let keys = prop::sample::subsequence((0..7).collect::<Vec<usize>>(), 1..=5).prop_shuffle();
+    let keys = prop::sample::subsequence((0..8).collect::<Vec<usize>>(), 1..=5).prop_shuffle();
     let limits = keys.prop_flat_map(|keys| {
         keys.into_iter().map(|key| (Just(key), limit(key))).collect::<Vec<_>>()
     });
@@ -191,7 +263,19 @@ fn it_equals_deciding_each_alone_on_a_copy_and_taking_all_or_none() {
         .unwrap();
 }
 
+/// What a concurrency limit holds, under the limit of a call: there is no call that takes nothing.
+fn look_at_leases(connection: &mut Connection, micros: u64, key: &str, limits: &str) -> Vec<i64> {
+    let leases: Vec<(String, i64, i64)> =
+        send(connection, &format!("RL.LEASES {key} AT {}", T0 + micros));
+    let limit: i64 = limits.split(' ').next().unwrap().parse().unwrap();
+    let used: i64 = leases.iter().map(|lease| lease.1).sum();
+    let reset = leases.iter().map(|lease| lease.2).max().unwrap_or(0);
+    vec![1, limit, (limit - used).max(0), 0, reset]
+}
+
 fn one_call(connection: &mut Connection, micros: u64, limits: &[(usize, String)], force: bool) {
+    // A lease cannot be forced.
+    let force = force && !limits.iter().any(|(_, limit)| limit.starts_with("CONCURRENCY"));
     let force = if force { " FORCE" } else { "" };
     // What each alone would say on a copy, taking and not taking.
     let mut alone = Vec::new();
@@ -200,8 +284,13 @@ fn one_call(connection: &mut Connection, micros: u64, limits: &[(usize, String)]
         send::<i64>(connection, &format!("COPY key:{key} copy:{key}"));
         let (name, arguments) = limit.split_once(' ').unwrap();
         let (arguments, _) = arguments.split_once(" COST").unwrap_or((arguments, ""));
-        let look = at(connection, micros, &format!("RL.{name} copy:{key} {arguments} COST 0"));
         let full = format!("RL.{}{force}", limit.replacen(' ', &format!(" copy:{key} "), 1));
+        let full = full.replace("RL.CONCURRENCY", "RL.ACQUIRE");
+        let look = if name == "CONCURRENCY" {
+            look_at_leases(connection, micros, &format!("copy:{key}"), arguments)
+        } else {
+            at(connection, micros, &format!("RL.{name} copy:{key} {arguments} COST 0"))
+        };
         alone.push((at(connection, micros, &full), look));
     }
     let keys: Vec<_> = limits.iter().map(|(key, _)| format!("key:{key}")).collect();

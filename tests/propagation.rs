@@ -155,12 +155,22 @@ fn request(random: &mut Random) -> String {
     let name = key(kind, number);
     let cost = random.one_of(&["", "", " COST 3", " PARTIAL COST 2", " FORCE"]);
     match (random.below(20), kind) {
-        (0, 0..5) => format!("RL.REFUND {name} 1"),
+        (0, 0..=4) => format!("RL.REFUND {name} 1"),
+        (1, 0..=2) => {
+            format!(
+                "RL.SETTLE 2 {} {} {}",
+                key(0, number),
+                key(3, number),
+                ["2 1", "1 2"][number as usize % 2]
+            )
+        }
         (1, _) => format!(
-            "RL.MULTI 3 {} {} {} TOKENBUCKET 1000000000 1/1h SLIDING 1000000000 1d COST 2 SLIDINGLOG 200 1d",
+            "RL.MULTI 4 {} {} {} {} TOKENBUCKET 1000000000 1/1h SLIDING 1000000000 1d COST 2 SLIDINGLOG 200 1d CONCURRENCY 100 1d {}",
             key(0, number),
             key(3, number),
             key(4, number),
+            key(6, number),
+            random.below(200),
         ),
         // So that there is room in it again.
         (2, 4) => format!("RL.RESET {name}"),
@@ -174,12 +184,15 @@ fn request(random: &mut Random) -> String {
         (_, 2) => format!("RL.FIXEDWINDOW {name} 1000000000 1d{cost}"),
         (_, 3) => format!("RL.SLIDING {name} 1000000000 1d{cost}"),
         (_, 4) => format!("RL.SLIDINGLOG {name} 200 1d"),
+        (0..=4, 6) => format!("RL.RELEASE {name} {} {}", random.below(200), random.below(200)),
+        (5..=8, 6) => format!("RL.RENEW {name} 1d {} {}", random.below(200), random.below(200)),
+        (_, 6) => format!("RL.ACQUIRE {name} 100 1d {}", random.below(200)),
         _ => format!("CL.THROTTLE {name} 1000000 1 3600"),
     }
 }
 
-/// The five algorithms, and CL.THROTTLE.
-const KINDS: u64 = 6;
+/// The five algorithms of rates, CL.THROTTLE, and the concurrency limit.
+const KINDS: u64 = 7;
 
 /// What a server holds in both databases.
 fn held(server: &Server) -> Vec<BTreeMap<String, (String, i64)>> {

@@ -84,8 +84,9 @@ pub fn keys() -> impl Iterator<Item = String> {
 }
 
 const KEYS: u64 = 30;
-const ALGORITHMS: [&str; 5] =
-    ["TOKENBUCKET", "LEAKYBUCKET", "FIXEDWINDOW", "SLIDING", "SLIDINGLOG"];
+const KINDS: u64 = ALGORITHMS.len() as u64;
+const ALGORITHMS: [&str; 6] =
+    ["TOKENBUCKET", "LEAKYBUCKET", "FIXEDWINDOW", "SLIDING", "SLIDINGLOG", "CONCURRENCY"];
 
 /// A function and a script that call each command they are given, its words after their number.
 const CALL_ALL: &str = "local i, replies = 1, 0
@@ -166,15 +167,32 @@ impl Load {
         match self.random.below(100) {
             0..55 => {
                 let limits = self.limits(algorithm);
+                if algorithm == "CONCURRENCY" {
+                    return format!("RL.ACQUIRE {key} {limits} {at}");
+                }
                 let options = self.random.one_of(&["", "", "", "", "", "PARTIAL", "FORCE"]);
                 format!("RL.{algorithm} {key} {limits} {options} {at}")
             }
-            55..65 => {
+            55..59 => {
+                let several = self.random.one_of(&["", "", "b", "c b d"]);
+                format!("RL.RELEASE {} {} {several} {at}", self.leased(), self.id())
+            }
+            59..62 => {
+                let window = self.random.one_of(&["5ms", "300ms", "1", "1m"]);
+                let several = self.random.one_of(&["", "", "b", "c b d"]);
+                format!("RL.RENEW {} {window} {} {several} {at}", self.leased(), self.id())
+            }
+            62..66 => {
+                let [reserved, used] = [0, 1].map(|_| self.random.one_of(&[0, 1, 2, 5, 1_000]));
+                let (other, _) = self.key();
+                format!("RL.SETTLE 2 {key} {other} {reserved} {used} {at}")
+            }
+            66..72 => {
                 let units = self.random.one_of(&[0, 1, 1, 2, 5, 1_000]);
                 format!("RL.REFUND {key} {units} {at}")
             }
-            65..68 => format!("RL.RESET {key} {}", self.key().0),
-            68..78 => {
+            72..75 => format!("RL.RESET {key} {}", self.key().0),
+            75..82 => {
                 let count = 1 + self.random.below(4);
                 let first = self.random.below(KEYS);
                 let (mut keys, mut limits) = (String::new(), String::new());
@@ -186,14 +204,14 @@ impl Load {
                 let force = self.random.one_of(&["", "", "", "FORCE"]);
                 format!("RL.MULTI {count}{keys}{limits} {force} {at}")
             }
-            78..86 => {
+            82..87 => {
                 let name = self.random.one_of(&["CL", "RL"]);
                 let burst = self.random.below(10);
                 let rate = self.random.one_of(&["1 1", "10 1", "3 2", "1000 7", "1 60"]);
                 let quantity = self.random.below(4);
                 format!("{name}.THROTTLE {} {burst} {rate} {quantity} {at}", self.bucket())
             }
-            86..90 => self.planted(),
+            87..90 => self.planted(),
             90..92 => format!("PEXPIRE {key} {}", 1 + self.random.below(3_000)),
             92 => format!("PERSIST {key}"),
             93 => format!("COPY {} {} REPLACE", self.bucket(), self.bucket()),
@@ -208,13 +226,25 @@ impl Load {
     /// A key and an algorithm, mostly its own.
     fn key(&mut self) -> (String, &'static str) {
         let number = self.random.below(KEYS);
-        let other = if self.random.percent(5) { self.random.below(5) } else { 0 };
+        let other = if self.random.percent(5) { self.random.below(6) } else { 0 };
         (format!("k{number}"), ALGORITHMS[(number + other) as usize % ALGORITHMS.len()])
     }
 
     /// A token bucket's key.
     fn bucket(&mut self) -> String {
-        format!("k{}", self.random.below(KEYS / 5) * 5)
+        format!("k{}", self.random.below(KEYS / KINDS) * KINDS)
+    }
+
+    /// A concurrency limit's key.
+    fn leased(&mut self) -> String {
+        format!("k{}", self.random.below(KEYS / KINDS) * KINDS + KINDS - 1)
+    }
+
+    /// The id of a holder: of any length, and few enough that they come again.
+    fn id(&mut self) -> String {
+        let long = "a-holder-whose-id-is-as-long-as-an-id-may-be-and-not-a-byte-more";
+        let id = self.random.one_of(&["a", "b", "c", "d", "e", "f", "16-bytes-of-an-id", long]);
+        id.to_owned()
     }
 
     /// A limit, a rate or a window, and options that only this algorithm has, or all have.
@@ -226,6 +256,7 @@ impl Load {
         let percent = self.random.below(100);
         match algorithm {
             "TOKENBUCKET" | "LEAKYBUCKET" => format!("{limit} {rate} {cost}"),
+            "CONCURRENCY" => format!("{limit} {window} {} {cost}", self.id()),
             "FIXEDWINDOW" if percent < 50 => format!("{limit} {window} ALIGN -{percent}ms {cost}"),
             "SLIDING" if percent < 80 => format!("{limit} {window} BUCKETS {} {cost}", percent + 1),
             _ => format!("{limit} {window} {cost}"),

@@ -219,7 +219,9 @@ fn all_hold_the_same_whatever_happens(seed: u64, clock: Clock) {
     first.start_again().unwrap();
     assert_same(&held(&first), &before, "first from its file");
 
-    for algorithm in ["tokenbucket", "leakybucket", "fixedwindow", "sliding", "slidinglog"] {
+    for algorithm in
+        ["tokenbucket", "leakybucket", "fixedwindow", "sliding", "slidinglog", "concurrency"]
+    {
         for what in ["granted", "denied"] {
             let count = field(&granted, &format!("rl_{algorithm}_{what}")).unwrap();
             assert!(count.parse::<u64>().unwrap() > 20, "{algorithm}: {count} {what}");
@@ -290,6 +292,48 @@ const LIMITS: [&str; 5] = [
     "SLIDINGLOG 10 1m",
 ];
 
+/// What happens to two leases, of 8 units and of 1, in the key `slots` that has room for 10: each is written.
+const LEASED: [&str; 6] = [
+    "RL.ACQUIRE slots 10 1m a COST 7",
+    "RL.ACQUIRE slots 10 1m a COST 8",
+    "RL.ACQUIRE slots 10 1m b COST 2",
+    "RL.RENEW slots 2m nobody a b",
+    "RL.RELEASE slots b nobody",
+    "RL.ACQUIRE slots 10 1m b",
+];
+
+/// What changes nothing about these leases: denials, and what finds no lease.
+const NOTHING_LEASED: [&str; 28] = [
+    "RL.ACQUIRE slots 10 1m c COST 2",
+    "RL.ACQUIRE slots 10 1m c COST 11",
+    "RL.ACQUIRE slots 0 1m c",
+    "RL.ACQUIRE slots 10 1m a COST 10",
+    "RL.ACQUIRE slots 7 1m b",
+    "RL.ACQUIRE slots 10 1m a COST 0",
+    "RL.ACQUIRE slots 10 0 a",
+    "RL.ACQUIRE slots x 1m a",
+    "RL.ACQUIRE other 0 1m a",
+    "RL.ACQUIRE any 10 1m a",
+    "RL.RENEW slots 1m nobody",
+    "RL.RENEW slots 0 a",
+    "RL.RENEW other 1m a",
+    "RL.RENEW any 1m a",
+    "RL.RELEASE slots nobody A ab",
+    "RL.RELEASE other a",
+    "RL.RELEASE any a",
+    "RL.LEASES slots",
+    "RL.LEASES slots COUNT 1",
+    "RL.LEASES other",
+    "RL.PEEK slots COST 3",
+    "RL.INFO slots",
+    "RL.REFUND slots 1",
+    "RL.SETTLE 1 slots 1 2",
+    "RL.SLIDING slots 1 1m",
+    "RL.MULTI 2 other slots SLIDING 5 1m CONCURRENCY 10 1m c COST 2",
+    "RL.MULTI 2 slots other CONCURRENCY 10 1m c SLIDING 0 1m",
+    "RL.MULTI 2 slots other CONCURRENCY 10 1m c SLIDING 5 1m FORCE",
+];
+
 /// A command of these limits on a key.
 fn on(key: &str, limits: &str) -> String {
     format!("RL.{}", limits.replacen(' ', &format!(" {key} "), 1))
@@ -324,6 +368,11 @@ fn what_changes_nothing_writes_nothing() {
             format!("RL.MULTI 2 other {key} SLIDING 5 1m {limits} {now}"),
             format!("RL.MULTI 2 other {key} SLIDING 5 1m COST 0 {limits} COST 0 {now}"),
             format!("RL.MULTI 2 other any SLIDING 5 1m {limits} {now}"),
+            format!("RL.SETTLE 1 {key} 3 3 {now}"),
+            format!("RL.SETTLE 2 other none 1 3 {now}"),
+            format!("RL.SETTLE 2 {key} any 1 3 {now}"),
+            format!("RL.SETTLE 2 {key} {key} 1 3 {now}"),
+            format!("RL.SETTLE 1 {key} 1 3 AT {}", T0 + 3_600_000_000),
         ] {
             assert_eq!(server.cost(&nothing), 0, "{nothing}");
         }
@@ -341,6 +390,16 @@ fn what_changes_nothing_writes_nothing() {
             try_send(&mut server.connection, &[b"EVAL", script.as_bytes(), b"1", key.as_bytes()])
                 .unwrap();
         assert_eq!((reply[0], server.written()), (0, before), "{script}");
+    }
+    for line in LEASED {
+        assert!(server.cost(&format!("{line} {now}")) > 0, "{line}");
+    }
+    for line in NOTHING_LEASED {
+        assert_eq!(server.cost(&format!("{line} {now}")), 0, "{line}");
+    }
+    // When all have run out, though the key may linger.
+    for line in ["RL.RENEW slots 1m a b", "RL.RELEASE slots a b", "RL.LEASES slots"] {
+        assert_eq!(server.cost(&format!("{line} AT {}", T0 + 120_000_000)), 0, "{line}");
     }
     for name in ["CL.THROTTLE", "RL.THROTTLE"] {
         assert!(server.cost(&format!("{name} {name} 4 1 1 5 {now}")) > 0, "{name}");
@@ -380,7 +439,11 @@ fn a_grant_costs_the_same_bytes_whatever_the_size_of_the_state() {
         ("slide", "SLIDING 10 1m", "SLIDING 1000000000000 1ms BUCKETS 1024", 900),
         ("exact", "SLIDINGLOG 10 1m", "SLIDINGLOG 100000 1m", 10_000),
     ] {
+        // What is settled is an effect like the others, in either direction.
+        let settle = |numbers| format!("RL.SETTLE 1 {key} {numbers} AT {T0}");
         costs.push(server.cost(&format!("{} AT {T0}", on(key, small))));
+        costs.push(server.cost(&settle("1 5")));
+        costs.push(server.cost(&settle("5 1")));
         costs.push(server.cost(&format!("{} AT {T0}", on(key, small))));
         let grant = |n| format!("{} COST 2 AT {}", on(key, large), T0 + n);
         send_all(&mut server.connection, (0..entries).map(grant));
@@ -395,7 +458,21 @@ fn a_grant_costs_the_same_bytes_whatever_the_size_of_the_state() {
             assert!(found.unsigned_abs() >= entries, "{key} has {found} entries");
         }
     }
+    // An effect on a lease has the id besides, however many leases there are.
+    let acquire =
+        |id: &str, n| format!("RL.ACQUIRE slots 1000000000000 3650d {id} COST 3 AT {}", T0 + n);
+    costs.push(server.cost(&acquire("a", 0)) - 1);
+    send_all(&mut server.connection, (0..10_000).map(|n| acquire(&format!("lease-{n}"), n)));
+    for id in ["b", "0123456789", "0123456789012345678901234567890123456789"] {
+        let length = id.len() as i64;
+        costs.push(server.cost(&acquire(id, 10_000)) - length);
+        costs.push(server.cost(&acquire(id, 10_000)) - length);
+        costs.push(server.cost(&format!("RL.RENEW slots 1ms {id} AT {T0}")) - length);
+        costs.push(server.cost(&format!("RL.RELEASE slots {id} AT {T0}")) - length);
+    }
     assert!(costs.iter().all(|cost| *cost == costs[0]), "{costs:?}");
+    let longest = server.cost(&acquire(&"x".repeat(64), 10_000));
+    assert_eq!(longest, costs[0] + 64 + 1, "its length has a digit more");
     assert!(costs[0] < 100, "{} bytes", costs[0]);
     assert_agree(&server.primary, &[("the replica", &server.replica)]);
 }
@@ -457,6 +534,35 @@ fn what_several_keys_give_is_written_as_one() {
         .map(|head| head.replace("UNLINK", "DEL"))
         .collect();
     assert_eq!(tail, expected, "{heads:?}");
+    assert_agree(&server.primary, &[("the replica", &server.replica)]);
+}
+
+#[test]
+fn what_happens_to_several_leases_is_written_as_one() {
+    let mut server = Watched::start();
+    let start = appended(&server.primary).len();
+    for line in [
+        "RL.MULTI 3 a b c SLIDING 5 1m CONCURRENCY 5 1m one TOKENBUCKET 5 1",
+        "RL.ACQUIRE b 5 1m two",
+        "RL.RENEW b 2m one nobody two",
+        "RL.SETTLE 2 a c 1 4",
+        "RL.RELEASE b nobody two",
+        "RL.RELEASE b two one",
+        "RL.RELEASE b one two",
+        "RL.SETTLE 2 a c 4 0",
+    ] {
+        send::<Value>(&mut server.connection, &format!("{line} AT {T0}"));
+    }
+    let file = appended(&server.primary);
+    let keys: Vec<_> = file[start..]
+        .iter()
+        .map(|command| {
+            assert_eq!(command[0], "RL._ADD");
+            command.iter().skip(1).step_by(2).cloned().collect::<Vec<_>>().join(" ")
+        })
+        .collect();
+    assert_eq!(keys, ["a b c", "b", "b b", "a c", "b", "b", "a c"]);
+    assert_eq!(send::<i64>(&mut server.connection, "DBSIZE"), 1, "any is left");
     assert_agree(&server.primary, &[("the replica", &server.replica)]);
 }
 
@@ -534,18 +640,26 @@ fn a_whole_state_reaches_replicas_and_the_append_only_file() {
     for number in [10, 1, 1_000_000, T0, 5_000_000, 0] {
         state.extend(number.to_le_bytes());
     }
+    // A concurrency limit of 10 and a minute, of which "id" holds seven.
+    let mut leases = vec![2, 5];
+    for number in [10, 60_000_000, 0, T0, 60_000_000, 7] {
+        leases.extend(u64::to_le_bytes(number));
+    }
+    leases.extend(b"\x02id");
     let mut primary = Server::builder().setting("appendonly yes").start().unwrap();
     let replica = Server::builder().replica_of(&primary).start().unwrap();
     replica.wait_for_sync(&primary).unwrap();
     let mut connection = connect(&primary);
     try_send::<()>(&mut connection, &[b"RL._RESTORE", b"k", &state]).unwrap();
-    assert_eq!(send::<i64>(&mut connection, "EXISTS k"), 1);
-    let expected = digest(&mut connection, "k");
-    wait_for("the replica to have the key", || Ok(digest(&mut connect(&replica), "k") == expected))
+    try_send::<()>(&mut connection, &[b"RL._RESTORE", b"l", &leases]).unwrap();
+    assert_eq!(send::<i64>(&mut connection, "EXISTS k l"), 2);
+    let digests = |connection: &mut Connection| ["k", "l"].map(|key| digest(connection, key));
+    let expected = digests(&mut connection);
+    wait_for("the replica to have the keys", || Ok(digests(&mut connect(&replica)) == expected))
         .unwrap();
     primary.shutdown(false).unwrap();
     primary.start_again().unwrap();
-    assert_eq!(digest(&mut connect(&primary), "k"), expected);
+    assert_eq!(digests(&mut connect(&primary)), expected);
 }
 
 #[test]
@@ -555,6 +669,9 @@ fn a_replica_answers_looks_and_refuses_to_decide() {
     for limits in LIMITS {
         let key = limits.split(' ').next().unwrap();
         at(&mut server.connection, 0, &format!("{} COST 8", on(key, limits)));
+    }
+    for line in LEASED {
+        send::<Value>(&mut server.connection, &format!("{line} AT {T0}"));
     }
     server.replica.wait_for_sync(&server.primary).unwrap();
     for limits in LIMITS {
@@ -571,6 +688,16 @@ fn a_replica_answers_looks_and_refuses_to_decide() {
         assert_refused(&mut replica, &format!("RL.REFUND {key} 1"));
         assert_refused(&mut replica, &format!("RL.RESET {key}"));
     }
+    for look in ["RL.PEEK slots", "RL.INFO slots", "RL.LEASES slots", "RL.LEASES slots COUNT 1"] {
+        let line = format!("{look} AT {}", T0 + 500_000);
+        let reply: Value = send(&mut replica, &line);
+        assert_eq!(reply, send::<Value>(&mut server.connection, &line), "{line}");
+        assert!(![Value::Nil, Value::Array(vec![])].contains(&reply), "{line}");
+    }
+    for decide in LEASED.iter().chain(&["RL.RELEASE slots nobody", "RL.RENEW slots 1m nobody"]) {
+        assert_refused(&mut replica, decide);
+    }
+    assert_refused(&mut replica, "RL.SETTLE 1 SLIDING 2 1");
     assert_refused(&mut replica, "RL.MULTI 2 a b SLIDING 5 1m SLIDING 5 1m");
     for command in ["CL.THROTTLE a 1 1 1", "RL.THROTTLE a 1 1 1", "RL._ADD a b", "RL._RESTORE a b"]
     {
@@ -589,6 +716,7 @@ fn read_only_scripts_and_functions_may_look_and_nothing_else() {
     let server = Server::start().unwrap();
     let mut connection = connect(&server);
     send::<Value>(&mut connection, "RL.SLIDING k 10 1m COST 4");
+    send::<Value>(&mut connection, "RL.ACQUIRE slots 10 1m id");
     let library = b"#!lua name=looks
         redis.register_function{function_name = 'call', flags = {'no-writes'},
             callback = function(keys, args) return redis.call(args[1], keys[1], unpack(args, 2)) end}";
@@ -600,10 +728,14 @@ fn read_only_scripts_and_functions_may_look_and_nothing_else() {
         let Ok(Value::Array(peek)) = run(&[b"RL.PEEK", b"COST", b"7"]) else { panic!("{call:?}") };
         assert_eq!(peek[..3], [0, 10, 6].map(Value::Int));
         assert!(matches!(run(&[b"RL.INFO"]), Ok(Value::Array(_) | Value::Map(_))), "{call:?}");
+        assert!(run(&[b"RL.LEASES"]).is_err_and(|error| text(&error).starts_with("WRONGTYPE ")));
         for decide in [
             &[&b"RL.SLIDING"[..], b"10", b"1m"][..],
             &[b"RL.SLIDING", b"10", b"1m", b"COST", b"0"],
             &[b"RL.REFUND", b"1"],
+            &[b"RL.ACQUIRE", b"1", b"1m", b"id"],
+            &[b"RL.RENEW", b"1m", b"id"],
+            &[b"RL.RELEASE", b"id"],
             &[b"RL.RESET"],
             &[b"RL.THROTTLE", b"1", b"1", b"1"],
         ] {
@@ -619,8 +751,10 @@ fn a_denied_call_disturbs_no_transaction_that_watches_the_key() {
     let (mut connection, mut watcher) = (connect(&server), connect(&server));
     let mut disturbs = |line: &str| {
         send::<()>(&mut watcher, "WATCH k other");
-        let reply: Value = send(&mut connection, line);
-        assert_ne!(reply, Value::Okay, "{line}");
+        // An error is an answer.
+        let words: Vec<_> = line.split_whitespace().map(str::as_bytes).collect();
+        let reply = try_send::<Value>(&mut connection, &words);
+        assert!(!matches!(reply, Ok(Value::Okay)), "{line}");
         send::<()>(&mut watcher, "MULTI");
         send::<()>(&mut watcher, "PING");
         send::<Value>(&mut watcher, "EXEC") == Value::Nil
@@ -652,6 +786,15 @@ fn a_denied_call_disturbs_no_transaction_that_watches_the_key() {
             assert_eq!(disturbs(&line), expected, "{line}");
         }
     }
+    let leases = NOTHING_LEASED.map(|line| (line.replace("slots", "k"), false));
+    let changes = LEASED.map(|line| (line.replace("slots", "k"), true));
+    for (line, expected) in changes.into_iter().chain(leases) {
+        if !line.contains("any") {
+            assert_eq!(disturbs(&format!("{line} {now}")), expected, "{line}");
+        }
+    }
+    assert!(disturbs(&format!("RL.RELEASE k a b {now}")));
+    assert!(!disturbs(&format!("RL.RELEASE k a b {now}")));
 }
 
 #[test]
