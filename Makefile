@@ -29,7 +29,7 @@ WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
 
 .NOTPARALLEL:
 .PHONY: help setup build run test test-unit test-server test-tools test-servers test-upgrade test-long test-valgrind test-fresh replay \
-        plots bench bench-memory bench-instructions check-instructions cluster cluster-stop lint fmt install clean
+        plots bench bench-memory bench-leases bench-instructions check-instructions cluster cluster-stop lint fmt install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -85,6 +85,9 @@ bench: setup ## how fast is it? (ROUNDS=n, REQUESTS=n; CELL=path/to/libredis_cel
 
 bench-memory: setup ## how many bytes does a key take, on the installed server, Redis 8.2.3 and Valkey 9.1.2? (N=keys)
 	@scripts/bench memory $(SERVERS)
+
+bench-leases: setup ## leases beside a sorted set in Lua, on the installed server, Redis 8.2.3 and Valkey 9.1.2 (ROUNDS=n)
+	@scripts/bench leases $(SERVERS)
 
 bench-instructions: setup ## how many instructions does a command take? (CELL=..., SERVERS=...: as above)
 	@scripts/bench instructions $(MEASURED)

@@ -109,6 +109,11 @@ fn every_command_is_measured_and_each_part_of_the_page_is_kept() {
         assert_eq!(blocks(&second, part), blocks(&first, part));
     }
 
+    let text = printed(out.path(), "leases --rounds 1 --pairs 20000");
+    for name in ["RL.ACQUIRE and RL.RELEASE", "Lua on a sorted set, and ZREM"] {
+        assert_eq!((rows(&text, name), rows(&page(), name)), (1, 1), "{text}");
+    }
+
     printed(out.path(), throughput);
     let third = page();
     assert_eq!(blocks(&third, "throughput").len(), 1, "{third}");

@@ -20,7 +20,8 @@ use crate::page::{self, grouped, table};
 use crate::promises::{ByServer, Good, Promise, for_server, on_redis_7, render};
 use crate::server::{Builder, Server};
 use crate::workload::{
-    self, REDIS_CELL, SET_EX, SLIDING_GRANTED, SLIDINGLOG_GRANTED, TOKENBUCKET_GRANTED, Workload,
+    self, REDIS_CELL, SET_EX, SLIDING_GRANTED, SLIDINGLOG_GRANTED, SLOT_PAIR, TOKENBUCKET_GRANTED,
+    Workload,
 };
 
 #[derive(Args)]
@@ -59,8 +60,10 @@ const LOG_ENTRIES: u64 = 10;
 const LONG_LOG: &str = "RL.SLIDINGLOG granted, 100,000 entries";
 /// The call that such a log is filled by, in real time: under valgrind no two come in one microsecond.
 const LONG_CALL: &str = "RL.SLIDINGLOG key:__rand_int__ 10000000 1h";
+const FEW_LEASES: &str = "RL.ACQUIRE and RL.RELEASE, 10 leases";
+const MANY_LEASES: &str = "RL.ACQUIRE and RL.RELEASE, 10,000 leases";
 /// What `--check` counts: first what is not ours, to tell whether this machine counts as that of the file did.
-const GUARDED: [&str; 8] = [
+const GUARDED: [&str; 9] = [
     SET_EX.name,
     "RL.TOKENBUCKET granted",
     "RL.TOKENBUCKET denied",
@@ -69,6 +72,7 @@ const GUARDED: [&str; 8] = [
     "RL.SLIDING granted",
     "RL.SLIDINGLOG granted",
     "RL.MULTI of 3 granted",
+    FEW_LEASES,
 ];
 
 /// Instructions by command, in the order of the tables.
@@ -119,6 +123,9 @@ fn cases(options: &Options, product: &str) -> Result<Vec<Case>> {
     let long_log = Workload { call: LONG_CALL, prepare: LONG_CALL, ..SLIDINGLOG_GRANTED };
     let server = plain.clone().setting("rl.max-log-entries 10000000");
     cases.push(Case { keys: 1, times: 100_000, ..case(LONG_LOG, long_log, server) });
+    for (name, leases) in [(FEW_LEASES, 10), (MANY_LEASES, 10_000)] {
+        cases.push(Case { keys: leases, ..case(name, SLOT_PAIR, plain.clone()) });
+    }
     // Elsewhere these functions have other names, or none.
     if product.starts_with("Redis 7.0.") {
         let heard = case(HEARD, TOKENBUCKET_GRANTED, append_only.clone());
@@ -187,6 +194,18 @@ fn promises(server: &str, counts: &Counts) -> Vec<Promise> {
             on_redis_7((11_000.0, 10_200.0)),
             "",
             of(HEARD),
+        ),
+        (
+            "RL.ACQUIRE and RL.RELEASE, of RL.TOKENBUCKET",
+            on_redis_7((2.5, 2.2)),
+            "x",
+            of(FEW_LEASES) / grant,
+        ),
+        (
+            "the same with 10,000 leases, of 10",
+            on_redis_7((1.5, 1.2)),
+            "x",
+            of(MANY_LEASES) / of(FEW_LEASES),
         ),
         ("RL.SLIDING granted, of RL.TOKENBUCKET", ratio, "x", of("RL.SLIDING granted") / grant),
         (

@@ -3,6 +3,7 @@
 //! ```text
 //! throughput     requests a second and latencies, by redis-benchmark        throughput.rs, redis_benchmark.rs, replica.rs, results.rs, chart.rs
 //! memory         bytes of a key                                             memory.rs
+//! leases         pairs of RL.ACQUIRE and RL.RELEASE, bytes of a lease       leases.rs
 //! instructions   of one command, by callgrind, and the guard over them      instructions.rs, callgrind.rs
 //! ```
 //!
@@ -22,6 +23,7 @@ use clap::{Parser, Subcommand};
 mod callgrind;
 mod chart;
 mod instructions;
+mod leases;
 mod machine;
 mod memory;
 mod page;
@@ -50,6 +52,8 @@ enum What {
     Throughput(throughput::Options),
     /// Bytes of a key.
     Memory(memory::Options),
+    /// Pairs of RL.ACQUIRE and RL.RELEASE a second, and bytes of a lease.
+    Leases(leases::Options),
     /// Instructions of one command, by callgrind.
     Instructions(instructions::Options),
 }
@@ -68,6 +72,7 @@ fn run(options: &Options) -> Result<()> {
     match &options.what {
         What::Throughput(throughput) => throughput::bench(throughput, &options.out),
         What::Memory(memory) => memory::run(memory, &options.out),
+        What::Leases(leases) => leases::run(leases, &options.out),
         What::Instructions(instructions) => instructions::run(instructions, &options.out),
     }
 }

@@ -28,6 +28,7 @@ All figures are measured, none is estimated. Measure them on your own machine:
 
     make bench                # throughput and latency; CELL=path/to/libredis_cell.so puts redis-cell beside
     make bench-memory         # bytes per key
+    make bench-leases         # leases beside a sorted set in Lua
     make bench-instructions   # instructions per command
 
 Each takes `SERVERS='installed redis valkey'`, or some of these. What is measured, and how, is told in the head of each file in
@@ -74,7 +75,16 @@ Instructions of the server for one command, as valgrind's callgrind counts them:
 pipelines of 16 to 1,100 keys in turn, nobody listening but where the row says so; a log has 10 to 20 entries where the row says no other number. Counted are two runs of different length: their difference, divided by the \
 commands that one has more, is free of starting and stopping, and what the server does once a second is left out.",
 };
-const PARTS: [Part; 4] = [THROUGHPUT, LATENCY, MEMORY, INSTRUCTIONS];
+pub const LEASES: Part = Part {
+    name: "leases",
+    heading: "Leases",
+    method: "\
+A pair acquires a lease and releases it, in pipelines of 16 pairs on one key in which 10 others are held. Beside it the same in a \
+sorted set: a Lua script of ZREMRANGEBYSCORE, ZCARD, ZADD and PEXPIRE on the server's clock, and ZREM. The two take turns, and \
+what counts is the time that the server's main thread was on a processor. Bytes are what `used_memory` grows by for 1,000 leases \
+with ids of 16 bytes in one key.",
+};
+const PARTS: [Part; 5] = [THROUGHPUT, LATENCY, MEMORY, LEASES, INSTRUCTIONS];
 
 /// The blocks of a page, by kind and server.
 type Blocks = BTreeMap<(String, String), String>;

@@ -1,7 +1,7 @@
 //! What is measured: each command once, in one table, with what must be there before and what must come out.
 //!
 //! ```text
-//! call      the words that are sent; __rand_int__ stands for twelve digits, which make a name of 16 bytes
+//! call      the words that are sent, of several commands with a ; between them; __rand_int__ stands for twelve digits, which make a name of 16 bytes
 //! prepare   what is sent once for every key beforehand: a call measured updates a key and does not create one
 //! decides   whether the module must have granted or denied every call; its own counters are asked afterwards
 //! ```
@@ -143,6 +143,20 @@ pub const ALL: [Workload; 20] = [
     lua("Lua fixed window", LUA_WINDOW, LUA_WINDOW, include_str!("lua/fixed_window.lua")),
 ];
 
+/// Acquires a lease and releases it, in a key in which others are held.
+pub const SLOT_PAIR: Workload = granted(
+    "RL.ACQUIRE and RL.RELEASE",
+    "RL.ACQUIRE leases 1000000 1h new-__rand_int__ ; RL.RELEASE leases new-__rand_int__",
+    "RL.ACQUIRE leases 1000000 1h old-__rand_int__",
+);
+/// The same in a sorted set.
+pub const LUA_SLOT_PAIR: Workload = lua(
+    "Lua on a sorted set, and ZREM",
+    "EVALSHA __script__ 1 leases 1000000 3600000 new-__rand_int__ ; ZREM leases new-__rand_int__",
+    "EVALSHA __script__ 1 leases 1000000 3600000 old-__rand_int__",
+    include_str!("lua/acquire.lua"),
+);
+
 /// The three calls that decide what RL.MULTI of 3 does.
 pub const OF_MULTI: [Workload; 3] = [TOKENBUCKET_GRANTED, FIXEDWINDOW_GRANTED, SLIDING_GRANTED];
 
@@ -156,7 +170,7 @@ pub const REDIS_CELL: Workload = Workload {
 
 /// A workload whose keys are there and whose script is loaded: ready to be sent.
 pub struct Ready {
-    words: Vec<String>,
+    commands: Vec<Vec<String>>,
 }
 
 impl Workload {
@@ -166,12 +180,15 @@ impl Workload {
             Some(script) => redis::cmd("SCRIPT").arg("LOAD").arg(script).query(connection)?,
             None => String::new(),
         };
-        let words =
-            |call: &str| call.split(' ').map(|word| word.replace(SCRIPT, &digest)).collect();
-        let fill = Ready { words: words(self.prepare) };
+        let commands = |calls: &str| {
+            let words =
+                |call: &str| call.split(' ').map(|word| word.replace(SCRIPT, &digest)).collect();
+            calls.split(" ; ").map(words).collect()
+        };
+        let fill = Ready { commands: commands(self.prepare) };
         fill.send(connection, keys, keys * times, BATCH)
             .with_context(|| format!("before {}", self.name))?;
-        Ok(Ready { words: words(self.call) })
+        Ok(Ready { commands: commands(self.call) })
     }
 
     /// Fails where the module has not decided as it should have, between these two looks at its counters.
@@ -193,12 +210,12 @@ impl Workload {
 }
 
 impl Ready {
-    /// The words as redis-benchmark takes them.
+    /// The words of the one command, as redis-benchmark takes them.
     pub fn words(&self) -> &[String] {
-        &self.words
+        self.commands.first().map_or(&[], Vec::as_slice)
     }
 
-    /// Sends so many calls in pipelines, to these keys in turn. An error among the answers is one.
+    /// Sends this many calls in pipelines, to these keys in turn. An error among the answers is one.
     pub fn send(
         &self,
         connection: &mut Connection,
@@ -212,11 +229,13 @@ impl Ready {
             let mut pipeline = redis::pipe();
             for number in sent..sent + count {
                 let digits = format!("{:012}", number % keys);
-                let mut command = redis::Cmd::new();
-                for word in &self.words {
-                    command.arg(word.replace(NUMBER, &digits));
+                for words in &self.commands {
+                    let mut command = redis::Cmd::new();
+                    for word in words {
+                        command.arg(word.replace(NUMBER, &digits));
+                    }
+                    pipeline.add_command(command).ignore();
                 }
-                pipeline.add_command(command).ignore();
             }
             pipeline.query::<()>(connection)?;
             sent += count;

@@ -1,0 +1,134 @@
+//! `make bench-leases`: pairs of RL.ACQUIRE and RL.RELEASE beside the same in Lua on a sorted set, and the bytes of a lease.
+//!
+//! ```text
+//! pairs a second  = pairs / seconds that the server's main thread was on a processor
+//! bytes a lease   = (used_memory with n leases in one key - used_memory with none) / n
+//! ```
+//!
+//! The two take turns, round by round, with 10 leases held: the ratio is the median over the rounds.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use redis::Connection;
+
+use crate::machine::{Build, circumstances};
+use crate::page::{self, grouped, table};
+use crate::promises::{Good, Promise, render};
+use crate::server::{Server, field, info};
+use crate::workload::{
+    Decisions, LUA_SLOT_PAIR, PIPELINE, Ready, SLOT_PAIR, Workload, empty, processor_seconds,
+};
+
+#[derive(Args)]
+pub struct Options {
+    /// How often the two take turns.
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u64).range(1..))]
+    rounds: u64,
+    /// How many pairs a round has.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pairs: u64,
+}
+
+/// The leases that are held while pairs come and go.
+const HELD: u64 = 10;
+/// The leases of which the bytes are measured.
+const MEASURED: u64 = 1_000;
+
+pub fn run(options: &Options, out: &Path) -> Result<()> {
+    let build = Build::under_test()?;
+    println!("{}", build.name);
+    let server = Server::start()?;
+    let (ours, theirs) = pairs(&server, options)?;
+    let ratios: Vec<f64> = ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
+    let lease = bytes(&server, "RL.ACQUIRE leases 1000000 1h")?;
+    let member = bytes(&server, "ZADD leases 1795558814000")?;
+    let rows = [
+        ["RL.ACQUIRE and RL.RELEASE".into(), grouped(median(&ours)), format!("{lease:.0}")],
+        ["Lua on a sorted set, and ZREM".into(), grouped(median(&theirs)), format!("{member:.0}")],
+    ];
+    let head =
+        ["with 10 leases held; bytes at 1,000", "pairs/s of processor time", "bytes a lease"];
+    let measured = table(head, rows);
+    let promised = render(&[
+        promise("pairs a second, of Lua's", (3.0, 3.0), Good::Higher, "x", median(&ratios)),
+        promise(
+            "bytes a lease, ids of 16 bytes",
+            (96.0, 64.0),
+            Good::Lower,
+            "bytes",
+            lease.round(),
+        ),
+    ]);
+    println!("{measured}\n\n{promised}");
+    let rounds = format!("Rounds: {}, pairs: {}", options.rounds, grouped(options.pairs as f64));
+    let body = format!("{}. {rounds}.\n\n{measured}\n\n{promised}", circumstances());
+    println!("{}", page::put(out, page::LEASES, &build.name, &body)?.display());
+    Ok(())
+}
+
+fn promise(
+    what: &str,
+    promised: (f64, f64),
+    good: Good,
+    unit: &'static str,
+    measured: f64,
+) -> Promise {
+    let (least, aim) = promised;
+    Promise { what: what.into(), least, aim, good, unit, measured }
+}
+
+/// Pairs a second of processor time, ours and Lua's, of each round.
+fn pairs(server: &Server, options: &Options) -> Result<(Vec<f64>, Vec<f64>)> {
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..options.rounds {
+        ours.push(round(server, &SLOT_PAIR, options.pairs)?);
+        theirs.push(round(server, &LUA_SLOT_PAIR, options.pairs)?);
+    }
+    Ok((ours, theirs))
+}
+
+fn round(server: &Server, workload: &Workload, pairs: u64) -> Result<f64> {
+    let mut connection = server.connection()?;
+    empty(&mut connection)?;
+    let ready: Ready = workload.prepare(&mut connection, HELD, 1)?;
+    let look = |connection: &mut Connection| info(connection, "everything");
+    let before = look(&mut connection)?;
+    ready.send(&mut connection, HELD, pairs, PIPELINE)?;
+    let after = look(&mut connection)?;
+    workload.check(Decisions::of(&before), Decisions::of(&after), pairs)?;
+    let seconds = processor_seconds(&after)? - processor_seconds(&before)?;
+    ensure!(seconds > 0.0, "too few pairs to measure");
+    Ok(pairs as f64 / seconds)
+}
+
+/// The bytes of a lease, or of a member, whose command ends in an id of 16 bytes.
+fn bytes(server: &Server, call: &str) -> Result<f64> {
+    let mut connection = server.connection()?;
+    empty(&mut connection)?;
+    let used = |connection: &mut Connection| -> Result<f64> {
+        let used = field(&info(connection, "memory")?, "used_memory").unwrap_or_default();
+        Ok(used.trim().parse()?)
+    };
+    let before = used(&mut connection)?;
+    let mut filler = server.connection()?;
+    for number in 0..MEASURED {
+        let mut command = redis::Cmd::new();
+        for word in call.split(' ') {
+            command.arg(word);
+        }
+        // In no order, as ids come.
+        command.arg(format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+        command.query::<redis::Value>(&mut filler)?;
+    }
+    drop(filler);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    Ok((used(&mut connection)? - before) / MEASURED as f64)
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
+}
