@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! pairs a second  = pairs / seconds that the server's main thread was on a processor
-//! bytes a lease   = (used_memory with n leases in one key - used_memory with none) / n
+//! bytes a lease   = MEMORY USAGE of a key with n leases / n
 //! ```
 //!
 //! The two take turns, round by round, with 10 leases held: the ratio is the median over the rounds.
@@ -16,7 +16,7 @@ use redis::Connection;
 use crate::machine::{Build, circumstances};
 use crate::page::{self, grouped, table};
 use crate::promises::{Good, Promise, render};
-use crate::server::{Server, field, info};
+use crate::server::{Server, info};
 use crate::workload::{
     Decisions, LUA_SLOT_PAIR, PIPELINE, Ready, SLOT_PAIR, Workload, empty, processor_seconds,
 };
@@ -107,12 +107,6 @@ fn round(server: &Server, workload: &Workload, pairs: u64) -> Result<f64> {
 fn bytes(server: &Server, call: &str) -> Result<f64> {
     let mut connection = server.connection()?;
     empty(&mut connection)?;
-    let used = |connection: &mut Connection| -> Result<f64> {
-        let used = field(&info(connection, "memory")?, "used_memory").unwrap_or_default();
-        Ok(used.trim().parse()?)
-    };
-    let before = used(&mut connection)?;
-    let mut filler = server.connection()?;
     for number in 0..MEASURED {
         let mut command = redis::Cmd::new();
         for word in call.split(' ') {
@@ -120,11 +114,12 @@ fn bytes(server: &Server, call: &str) -> Result<f64> {
         }
         // In no order, as ids come.
         command.arg(format!("{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        command.query::<redis::Value>(&mut filler)?;
+        command.query::<redis::Value>(&mut connection)?;
     }
-    drop(filler);
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    Ok((used(&mut connection)? - before) / MEASURED as f64)
+    let mut usage = redis::cmd("MEMORY");
+    let bytes: f64 =
+        usage.arg("USAGE").arg("leases").arg("SAMPLES").arg(0).query(&mut connection)?;
+    Ok(bytes / MEASURED as f64)
 }
 
 fn median(values: &[f64]) -> f64 {

@@ -81,8 +81,7 @@ pub const LEASES: Part = Part {
     method: "\
 A pair acquires a lease and releases it, in pipelines of 16 pairs on one key in which 10 others are held. Beside it the same in a \
 sorted set: a Lua script of ZREMRANGEBYSCORE, ZCARD, ZADD and PEXPIRE on the server's clock, and ZREM. The two take turns, and \
-what counts is the time that the server's main thread was on a processor. Bytes are what `used_memory` grows by for 1,000 leases \
-with ids of 16 bytes in one key.",
+what counts is the time that the server's main thread was on a processor. Bytes are what `MEMORY USAGE` says of a key with 1,000 leases with ids of 16 bytes.",
 };
 const PARTS: [Part; 5] = [THROUGHPUT, LATENCY, MEMORY, LEASES, INSTRUCTIONS];
 
