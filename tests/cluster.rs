@@ -240,10 +240,13 @@ struct Load {
     stop: AtomicBool,
     rounds: AtomicU64,
     seen: Redirections,
+    /// How many clients hold a slot: never too high, since it goes up after the reply and down before the command.
+    held: AtomicU64,
 }
 
 impl Load {
     const CLIENTS: usize = 4;
+    const SLOTS: u64 = 2;
 
     /// Runs `work` while clients use the keys, and then asserts of each key that exactly its limit was granted in all.
     fn run(cluster: &Cluster, work: impl FnOnce(&Self)) {
@@ -255,7 +258,7 @@ impl Load {
                 .map(|index| {
                     scope.spawn({
                         let load = &load;
-                        move || load.use_keys(cluster.client(index % PRIMARIES, &load.seen))
+                        move || load.use_keys(index, cluster.client(index % PRIMARIES, &load.seen))
                     })
                 })
                 .collect();
@@ -281,7 +284,7 @@ impl Load {
     }
 
     /// Uses all keys, alone and together, until it is told to stop; the units that were granted of each.
-    fn use_keys(&self, mut client: Client) -> Vec<i64> {
+    fn use_keys(&self, index: usize, mut client: Client) -> Vec<i64> {
         let lines: Vec<_> = USED.iter().map(Used::line).collect();
         let (first, second) = (&USED[0], &USED[1]);
         let both =
@@ -292,6 +295,7 @@ impl Load {
             for line in forgotten {
                 client.send::<Value>(line);
             }
+            self.hold_slot(index, &mut client);
             for (line, granted) in lines.iter().zip(&mut granted) {
                 *granted += client.send::<Vec<i64>>(line)[0];
             }
@@ -303,6 +307,26 @@ impl Load {
             self.rounds.fetch_add(1, Relaxed);
         }
         granted
+    }
+
+    /// Acquires a slot if one is free, renews it and gives it back.
+    fn hold_slot(&self, index: usize, client: &mut Client) {
+        let (slots, rpm) = (Self::SLOTS, "{m}sliding SLIDING 1000000000 1h COST 0");
+        let (key, limits) = rpm.split_once(' ').unwrap();
+        let acquire =
+            format!("RL.MULTI 2 {{m}}slots {key} CONCURRENCY {slots} 1h {index} {limits}");
+        let acquire = match index % 2 {
+            0 => format!("RL.ACQUIRE {{m}}slots {slots} 1h {index}"),
+            _ => acquire,
+        };
+        if client.send::<Vec<Value>>(&acquire)[0] == Value::Int(0) {
+            return;
+        }
+        let held = self.held.fetch_add(1, Relaxed) + 1;
+        assert!(held <= slots, "{held} hold one of {slots} slots");
+        assert_eq!(client.send::<i64>(&format!("RL.RENEW {{m}}slots 1h {index}")), 1);
+        self.held.fetch_sub(1, Relaxed);
+        assert_eq!(client.send::<i64>(&format!("RL.RELEASE {{m}}slots {index}")), 1);
     }
 
     /// Waits until a count has grown by this many.
@@ -349,6 +373,12 @@ fn keys_are_routed_by_their_slot_and_hash_tag() {
         ("RL.INFO {u42}:s", tagged),
         ("RL.REFUND {u42}:w 1", tagged),
         ("RL.MULTI 2 {u42}:s {u42}:f TOKENBUCKET 10 1/d FIXEDWINDOW 10 1d", tagged),
+        ("RL.ACQUIRE {u42}:a 10 1d id", tagged),
+        ("RL.RENEW {u42}:a 1d id u43", tagged),
+        ("RL.LEASES {u42}:a", tagged),
+        ("RL.SETTLE 2 {u42}:w {u42}:g 2 1", tagged),
+        ("RL.MULTI 2 {u42}:a {u42}:s CONCURRENCY 10 1d u43 TOKENBUCKET 10 1/d COST 0", tagged),
+        ("RL.RELEASE {u42}:a id u43", tagged),
         ("RL.RESET {u42}:l {u42}:w {u42}:g {u42}:t {u42}:c", tagged),
         ("RL.TOKENBUCKET u43 10 1/d", other),
         ("RL.PEEK u43", other),
@@ -379,6 +409,7 @@ fn keys_are_routed_by_their_slot_and_hash_tag() {
     for line in [
         "RL.MULTI 2 u42 u43 SLIDING 10 1d SLIDING 10 1d",
         "RL.MULTI 3 {u42}a {u42}b u43 SLIDING 10 1d SLIDING 10 1d SLIDING 10 1d",
+        "RL.SETTLE 2 u42 u43 2 1",
         "RL.RESET u42 u43",
         "RL.RESET {u42}:s {u42}:f u43",
     ] {
@@ -420,6 +451,13 @@ fn a_cluster_client_needs_to_know_nothing_of_the_commands() {
             .query(&mut connection)
             .unwrap();
         assert_eq!(reply[0], Value::Int(1), "routed by its keys, not by numkeys");
+        let settled: Vec<Vec<i64>> = redis::cmd("RL.SETTLE")
+            .arg(2)
+            .arg(&[format!("{{{number}}}s"), format!("{{{number}}}d")])
+            .arg(&[1, 2])
+            .query(&mut connection)
+            .unwrap();
+        assert_eq!([settled[0][2], settled[1][2]], [1, 1]);
     }
     assert!(cluster.pairs().all(|(primary, _)| primary.send::<i64>("DBSIZE") > 100));
     assert_eq!(cluster.assert_replicas_agree(), 600);

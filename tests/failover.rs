@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Whatever the clocks are apart: no key is locked for longer than two windows (a bucket: than what it had used
-//! takes to drain twice), and at most what was used is granted once more. Where they agree, nothing is granted twice but
+//! takes to drain twice; leases, of which each counts for at most two ttls by itself: three), and at most what was used is granted once more. Where they agree, nothing is granted twice but
 //! what the replica had not been sent yet.
 
 use std::collections::BTreeMap;
@@ -56,16 +56,19 @@ impl History {
         let unit = random.one_of(&[10, 7_000, 1_000_000, 77_777_777]);
         let buckets = random.one_of(&[1, 2, 7, 16, 1_024]);
         let align = random.one_of(&["", "ALIGN 0", "ALIGN -8h"]);
-        let (limits, pace) = match number % 5 {
+        let (limits, pace) = match number % 6 {
             0 => (format!("TOKENBUCKET {limit} 1/{unit}us"), Pace::Draining { unit }),
             1 => (format!("LEAKYBUCKET {limit} 1/{unit}us"), Pace::Draining { unit }),
             2 => (format!("FIXEDWINDOW {limit} {window}us {align}"), Pace::Fixed { window }),
             3 => {
                 (format!("SLIDING {limit} {window}us BUCKETS {buckets}"), Pace::Sliding { window })
             }
-            _ => (format!("SLIDINGLOG {limit} {window}us"), Pace::Sliding { window }),
+            4 => (format!("SLIDINGLOG {limit} {window}us"), Pace::Sliding { window }),
+            // Of leases that nobody gives back each runs out by itself.
+            _ => (format!("CONCURRENCY {limit} {window}us"), Pace::Sliding { window }),
         };
-        let (key, forces) = (format!("k{number}"), random.percent(20));
+        let key = format!("k{number}");
+        let forces = !limits.starts_with("CONCURRENCY") && random.percent(20);
         let (now, clock) = (random.below(1 << 40), 0);
         Self {
             key,
@@ -79,6 +82,10 @@ impl History {
             grants: vec![],
             steps: vec![],
         }
+    }
+
+    fn is_of_leases(&self) -> bool {
+        self.limits.starts_with("CONCURRENCY")
     }
 
     /// How long it takes until nothing of `units` is used any more.
@@ -97,6 +104,12 @@ impl History {
     /// Asks for units of the key, or of a copy of it.
     fn ask(&self, connection: &mut Connection, key: &str, options: &str) -> Vec<i64> {
         let limits = self.limits.replacen(' ', &format!(" {key} "), 1);
+        if let Some(limits) = limits.strip_prefix("CONCURRENCY") {
+            // Another holder each time.
+            let holder = format!("{}-{}", self.now, self.grants.len());
+            let line = format!("RL.ACQUIRE{limits} {holder} {options} AT {}", self.at());
+            return send(connection, &line);
+        }
         send(connection, &format!("RL.{limits} {options} AT {}", self.at()))
     }
 
@@ -118,6 +131,7 @@ impl History {
             let cost = 1 + random.below(self.limit + 1);
             let option = match random.below(4) {
                 0 if self.forces => "FORCE",
+                1 if self.is_of_leases() => "",
                 1 => "PARTIAL",
                 _ => "",
             };
@@ -224,7 +238,9 @@ fn fail_over(
         history.steps.push((history.grants.len(), twice));
         history.clock += apart;
         if random.percent(70) {
-            let micros = 2 * history.span(known.max(1));
+            // Each lease goes by its own moment: one counts again when the clock gets within its ttl, while others still count.
+            let windows = if history.is_of_leases() { 3 } else { 2 };
+            let micros = windows * history.span(known.max(1));
             history.assert_unlocks_within(&mut new, micros);
         }
     }
@@ -274,6 +290,7 @@ fn clients_that_fail_over_under_load_get_at_most_what_was_lost_once_more() {
         ("fixed", format!("RL.FIXEDWINDOW fixed {LIMIT} 1d")),
         ("sliding", format!("RL.SLIDING sliding {LIMIT} 1d")),
         ("log", format!("RL.SLIDINGLOG log {LIMIT} 1d")),
+        ("slots", format!("RL.ACQUIRE slots {LIMIT} 1d #")),
         ("multi", format!("RL.MULTI 1 multi SLIDING {LIMIT} 1d")),
     ];
     let mut primary = Server::start().unwrap();
@@ -296,7 +313,9 @@ fn clients_that_fail_over_under_load_get_at_most_what_was_lost_once_more() {
                 for (place, connection) in connections.iter_mut().enumerate() {
                     // The primary until it is lost, then the replica until it denies all.
                     let mut denied = 0;
-                    for (key, line) in commands.iter().cycle().skip(client) {
+                    let calls = commands.iter().cycle().skip(client);
+                    for (call, (key, line)) in calls.enumerate() {
+                        let line = line.replace('#', &format!("{client}:{place}:{call}"));
                         let words: Vec<_> = line.split(' ').map(str::as_bytes).collect();
                         let Ok(reply) = try_send::<Vec<redis::Value>>(connection, &words) else {
                             break;

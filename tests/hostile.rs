@@ -42,6 +42,12 @@ const SEEDS: &[&[(u64, &str)]] = &[
         (999_999, "RL.SLIDINGLOG k 10 1s"),
     ],
     &[(0, "RL.SLIDINGLOG k 0 3650d COST 1000000000000 FORCE")],
+    &[
+        (0, "RL.ACQUIRE k 10 1m holder COST 3"),
+        (7, "RL.ACQUIRE k 10 2m a"),
+        (9, "RL.ACQUIRE k 10 1m b COST 2"),
+    ],
+    &[(0, "RL.ACQUIRE k 1000000000000 3650d 0123456789abcdef0123456789abcdef COST 1000000000000")],
 ];
 
 /// Numbers at the edges of what a field may hold.
@@ -181,9 +187,44 @@ fn with_bytes(bytes: &[u8], offset: usize, new: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Where the fields of a state or an effect begin: two bytes, and then eight bytes each.
-fn fields(bytes: &[u8]) -> impl Iterator<Item = usize> {
-    (2..bytes.len()).step_by(8)
+/// Whether a state or an effect is of a concurrency limit.
+fn is_of_leases(bytes: &[u8]) -> bool {
+    bytes.get(1) == Some(&5)
+}
+
+/// Where the fields of a state or an effect begin: two bytes, and then eight bytes each. After three of them, each
+/// lease has three, the length of its id, and its id.
+fn fields(bytes: &[u8]) -> Vec<usize> {
+    if !is_of_leases(bytes) {
+        return (2..bytes.len()).step_by(8).collect();
+    }
+    let mut fields = vec![2, 10, 18, 26, 34];
+    let mut lease = 26;
+    while let Some(length) = bytes.get(lease + 24) {
+        fields.extend([lease, lease + 8, lease + 16]);
+        lease += 25 + usize::from(*length);
+    }
+    fields.sort_unstable();
+    fields.dedup();
+    fields.retain(|field| field + 8 <= bytes.len());
+    fields
+}
+
+/// The leases in a state, each with its moment, ttl, units and id; `None` if that is not what is there.
+fn leases(state: &[u8]) -> Option<Vec<([u64; 3], &[u8])>> {
+    let (mut rest, mut leases) = (&state[26..], Vec::new());
+    while !rest.is_empty() {
+        let numbers = [0, 8, 16].map(|place| rest.get(place..place + 8));
+        let numbers = numbers.map(|bytes| bytes.and_then(|bytes| bytes.try_into().ok()));
+        let [Some(at), Some(ttl), Some(units)] = numbers.map(|bytes| bytes.map(u64::from_le_bytes))
+        else {
+            return None;
+        };
+        let end = 25 + usize::from(*rest.get(24)?);
+        leases.push(([at, ttl, units], rest.get(25..end)?));
+        rest = &rest[end..];
+    }
+    Some(leases)
 }
 
 /// Every field with every number at an edge, and with its neighbours; every cut, and some bytes too many.
@@ -200,6 +241,17 @@ fn all_mutations(bytes: &[u8]) -> Vec<Vec<u8>> {
         for value in EDGES.iter().chain(&near) {
             all.push(with_bytes(bytes, offset, &value.to_le_bytes()));
         }
+    }
+    if is_of_leases(bytes) {
+        // The lengths of ids are among these.
+        for offset in 42..bytes.len() {
+            let byte = bytes[offset];
+            let near = [0, 1, byte.wrapping_sub(1), byte.wrapping_add(1), 64, 65, 255];
+            all.extend(near.map(|byte| with_bytes(bytes, offset, &[byte])));
+        }
+        let first = bytes.get(26..50).unwrap_or(&bytes[26..]);
+        let last = |ids: &[u8]| [bytes, first, ids].concat();
+        all.extend([last(b"\x01z"), last(b"\x01a"), last(&[64; 65]), last(&[65; 66]), last(&[0])]);
     }
     all.extend((0..bytes.len()).map(|length| bytes[..length].to_vec()));
     all.extend((1..=32).map(|more| [bytes, &vec![0; more]].concat()));
@@ -252,7 +304,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
 impl Mutation {
     fn apply(&self, bytes: &[u8]) -> Vec<u8> {
         let length = bytes.len().max(1);
-        let places: Vec<_> = fields(bytes).collect();
+        let places = fields(bytes);
         let field = |place: usize| places.get(place % places.len().max(1)).copied();
         match self {
             Self::Byte(place, byte) => with_bytes(bytes, place % length, &[*byte]),
@@ -283,8 +335,8 @@ fn mutated(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let near = (prop::sample::select(seeds), prop::collection::vec(mutation(), 1..4)).prop_map(
         |(seed, mutations)| mutations.iter().fold(seed, |bytes, mutation| mutation.apply(&bytes)),
     );
-    let far = (0..6u8, prop::collection::vec(any::<u8>(), 0..80))
-        .prop_map(|(algorithm, rest)| [&[1, algorithm][..], &rest].concat());
+    let far = (0..4u8, 0..7u8, prop::collection::vec(any::<u8>(), 0..80))
+        .prop_map(|(version, algorithm, rest)| [&[version, algorithm][..], &rest].concat());
     prop_oneof![9 => near, 1 => far]
 }
 
@@ -303,6 +355,7 @@ fn limits(state: &[u8]) -> (String, u64) {
         2 if c == u64::MAX => format!("RL.FIXEDWINDOW k {limit} {b}us"),
         2 => format!("RL.FIXEDWINDOW k {limit} {b}us ALIGN {c}us"),
         3 => format!("RL.SLIDING k {limit} {b}us BUCKETS {c}"),
+        5 => format!("RL.ACQUIRE k 1000000000000 {b}us another"),
         _ => format!("RL.SLIDINGLOG k {} {b}us", limit.min(10_000_000)),
     };
     (limits, limit)
@@ -312,7 +365,11 @@ fn limits(state: &[u8]) -> (String, u64) {
 fn check_state(state: &[u8]) -> Result<(), TestCaseError> {
     const MOST_USED: u64 = 2_000_000_000_000;
     const LATEST: u64 = (1 << 53) - 1;
+    if is_of_leases(state) {
+        return check_state_of_leases(state);
+    }
     let numbers: Vec<_> = fields(state)
+        .into_iter()
         .map(|offset| u64::from_le_bytes(state[offset..offset + 8].try_into().unwrap()))
         .collect();
     let (limit, third, moment) = (numbers[0], numbers[2], numbers[3]);
@@ -337,14 +394,43 @@ fn check_state(state: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The same of a concurrency limit: its leases are in the order of expiry and then of their ids, which differ.
+fn check_state_of_leases(state: &[u8]) -> Result<(), TestCaseError> {
+    let numbers: Vec<_> = [2, 10, 18]
+        .map(|offset| u64::from_le_bytes(state[offset..offset + 8].try_into().unwrap()))
+        .into();
+    let span = 1_000..=315_360_000_000_000;
+    let valid = state[0] == 2
+        && numbers[0] <= 1_000_000_000_000
+        && span.contains(&numbers[1])
+        && numbers[2] == 0;
+    prop_assert!(valid, "{:?}", state);
+    let Some(leases) = leases(state) else { return Err(TestCaseError::fail("no leases")) };
+    let order = |lease: &([u64; 3], &[u8])| (lease.0[0] + lease.0[1], lease.1.to_vec());
+    let mut ids: Vec<_> = leases.iter().map(|lease| lease.1).collect();
+    ids.sort();
+    ids.dedup();
+    let valid = !leases.is_empty()
+        && ids.len() == leases.len()
+        && leases.iter().all(|(_, id)| (1..=64).contains(&id.len()))
+        && leases.iter().all(|([at, ttl, units], _)| {
+            *at < 1 << 53 && span.contains(ttl) && (1..=1_000_000_000_000).contains(units)
+        })
+        && leases.is_sorted_by_key(order);
+    prop_assert!(valid, "{:?}", state);
+    Ok(())
+}
+
 /// Asserts that the key holds what a limiter may be, at moments before, at and after those in its state.
 fn check_limiter(connection: &mut Connection, bytes: usize) -> Result<(), TestCaseError> {
     let state = Envelope::state(&dump(connection));
     check_state(&state)?;
     let (call, limit) = limits(&state);
     let memory: usize = send(connection, "MEMORY USAGE k");
-    // At most 24 bytes for an entry, which is 16 in the state; the rest is the server's, and the limiter itself.
-    prop_assert!(memory <= 400 + 2 * bytes, "{} bytes for {}", memory, bytes);
+    // At most 24 bytes for an entry, which is 16 in the state; the rest is the server's, and the limiter itself. A lease of
+    // 26 bytes takes up to 88, and 48 more if another's id is long.
+    let most = if is_of_leases(&state) { 600 + 6 * bytes } else { 400 + 2 * bytes };
+    prop_assert!(memory <= most, "{} bytes for {}", memory, bytes);
     let before = digest(connection, "k");
     let moment = u64::from_le_bytes(state[26..34].try_into().unwrap());
     for now in [T0, T0 + 500_000, moment, moment.saturating_add(1_000), (1 << 53) - 1] {
@@ -363,6 +449,9 @@ fn check_limiter(connection: &mut Connection, bytes: usize) -> Result<(), TestCa
     prop_assert_eq!(digest(connection, "k"), before, "looking changes nothing");
 
     let now = moment.clamp(T0, (1 << 53) - 1);
+    if is_of_leases(&state) {
+        return check_leases(connection, &state, &call, now);
+    }
     let grant = format!("{call} COST 1 FORCE AT {now}");
     let granted: Vec<i64> = send(connection, &grant);
     prop_assert_eq!(granted[0], 1, "{}", grant);
@@ -377,6 +466,53 @@ fn check_limiter(connection: &mut Connection, bytes: usize) -> Result<(), TestCa
     if send::<i64>(connection, "EXISTS k") == 1 {
         check_same_when_restored(connection)?;
     }
+    Ok(())
+}
+
+/// Asserts that leases, however they came, can be looked at, added to, renewed and given back.
+fn check_leases(
+    connection: &mut Connection,
+    state: &[u8],
+    call: &str,
+    now: u64,
+) -> Result<(), TestCaseError> {
+    let listed = |connection: &mut Connection| -> Vec<(Vec<u8>, u64, u64)> {
+        send(connection, &format!("RL.LEASES k AT {now}"))
+    };
+    let counts = |lease: &&([u64; 3], &[u8])| {
+        let [at, ttl, _] = lease.0;
+        now < at + ttl && at <= now + ttl
+    };
+    let all = leases(state).unwrap_or_default();
+    let expected: Vec<_> = all
+        .iter()
+        .filter(counts)
+        .map(|([at, ttl, units], id)| (id.to_vec(), *units, (at + ttl - now).div_ceil(1_000)))
+        .collect();
+    prop_assert_eq!(&listed(connection), &expected);
+    let reply: Vec<i64> = send(connection, &format!("{call} AT {now}"));
+    check_row(&reply, 1_000_000_000_000)?;
+    let held = expected.iter().map(|lease| lease.1).sum::<u64>();
+    let is_again = expected.iter().any(|lease| lease.0 == b"another");
+    prop_assert!(is_again || (reply[0] == 1) == (held < 1_000_000_000_000), "{:?}", reply);
+    if reply[0] == 1 {
+        check_state(&Envelope::state(&dump(connection)))?;
+        let ttl: i64 = send(connection, "PTTL k");
+        prop_assert!(ttl > 0, "it expires by itself: {}", ttl);
+        check_same_when_restored(connection)?;
+    }
+    let now_held = listed(connection);
+    for (how, ttl) in [(&b"RL.RENEW"[..], &b"1m"[..]), (b"RL.RELEASE", b"")] {
+        let moment = now.to_string();
+        let mut words = vec![how, b"k"];
+        words.extend((!ttl.is_empty()).then_some(ttl));
+        words.extend(now_held.iter().map(|lease| lease.0.as_slice()));
+        words.extend([b"nobody", &b"AT"[..], moment.as_bytes()]);
+        let changed: usize = try_send(connection, &words).unwrap();
+        // Whoever is called so may be there, too.
+        prop_assert_eq!(changed, now_held.len());
+    }
+    prop_assert!(now_held.is_empty() || send::<i64>(connection, "EXISTS k") == 0);
     Ok(())
 }
 
@@ -401,7 +537,9 @@ fn check_info(info: &[Value], peek: &[i64]) -> Result<(), TestCaseError> {
         redis::from_redis_value::<i64>(info[position + 1].clone()).ok()
     };
     let used = find("used").unwrap();
-    prop_assert!((1..=2_000_000_000_000).contains(&used), "{:?}", info);
+    // Many leases may hold more than there can be of units elsewhere.
+    let most = if find("leases").is_some() { 1 << 53 } else { 2_000_000_000_000 };
+    prop_assert!((1..=most).contains(&used), "{:?}", info);
     prop_assert_eq!(find("limit"), Some(peek[1]));
     prop_assert_eq!(find("remaining"), Some(peek[2]));
     prop_assert_eq!(peek[2], (peek[1] - used).max(0), "{:?}", info);
@@ -578,6 +716,17 @@ fn random_states_of_the_internal_command_are_refused_or_a_limiter() {
     assert!(server.is_alive());
 }
 
+/// What undoes something of these calls.
+fn undoing(calls: &[(u64, &str)]) -> Vec<String> {
+    let words: Vec<_> = calls[0].1.split(' ').collect();
+    match words[0] {
+        "RL.ACQUIRE" => {
+            vec![format!("RL.RENEW k 5m {}", words[4]), format!("RL.RELEASE k {}", words[4])]
+        }
+        _ => vec!["RL.REFUND k 1".into()],
+    }
+}
+
 /// The effects of the calls in [`SEEDS`], as a server writes them into its append-only file.
 fn effects() -> Vec<Vec<u8>> {
     let server = Server::builder().virtual_clock().setting("appendonly yes").start().unwrap();
@@ -586,7 +735,9 @@ fn effects() -> Vec<Vec<u8>> {
         for (micros, line) in *calls {
             at(&mut connection, *micros, line);
         }
-        send::<()>(&mut connection, &format!("RL.REFUND k 1 AT {}", T0 + 1));
+        for line in undoing(calls) {
+            send::<Value>(&mut connection, &format!("{line} AT {}", T0 + 10));
+        }
         send::<()>(&mut connection, "DEL k");
     }
     let folder = fs::read_dir(server.dir().join("appendonlydir")).unwrap();
@@ -600,8 +751,12 @@ fn effects() -> Vec<Vec<u8>> {
             effects.push(words[2].to_vec());
         }
     }
-    let calls: usize = SEEDS.iter().map(|calls| calls.len() + 1).sum();
-    assert_eq!(effects.len(), calls, "one for each grant and refund");
+    let calls: usize = SEEDS.iter().map(|calls| calls.len() + undoing(calls).len()).sum();
+    assert_eq!(
+        effects.len(),
+        calls,
+        "one for each grant and refund, and for each lease renewed and released"
+    );
     effects
 }
 
@@ -632,7 +787,8 @@ fn random_effects_of_the_internal_command_are_refused_or_make_a_limiter() {
     let before = memory(&server, &mut connection);
     for effect in &effects {
         for mutated in all_mutations(effect) {
-            apply(&mut connection, &states[0], &mutated).unwrap();
+            let state = if is_of_leases(effect) { &states[states.len() - 2] } else { &states[0] };
+            apply(&mut connection, state, &mutated).unwrap();
         }
     }
     let connection = RefCell::new(connection);

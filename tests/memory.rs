@@ -3,7 +3,7 @@
 
 use redis::Connection;
 
-use crate::client::{T0, at, digest, error, send};
+use crate::client::{T0, answer, at, digest, error, send};
 use crate::server::{Server, field, info, wait_for};
 
 const OOM: &str = "OOM a new limiter needs memory, but used memory exceeds 'maxmemory'";
@@ -180,6 +180,61 @@ fn a_list_that_must_be_allocated_anew_is_refused_and_nothing_changes() {
 }
 
 #[test]
+fn leases_go_on_being_renewed_and_given_back_and_none_is_added_that_needs_memory() {
+    let (primary, replica) = pair();
+    let mut connection = primary.connection().unwrap();
+    let bytes = |connection: &mut Connection| send::<i64>(connection, "MEMORY USAGE k");
+    let acquire = |number: u64| format!("RL.ACQUIRE k 100 1m id:{number}");
+    for number in 0..20 {
+        at(&mut connection, 0, &acquire(number));
+    }
+    fill(&mut connection, true);
+    let held = bytes(&mut connection);
+    // There may be room for some more.
+    let mut number = 20;
+    let before = loop {
+        let before = (standing(&mut connection), digest(&mut connection, "k"));
+        let reply = answer(&mut connection, 1, &acquire(number));
+        if reply == OOM {
+            assert_eq!((standing(&mut connection), digest(&mut connection, "k")), before);
+            break before;
+        }
+        assert!(reply.starts_with("1 100 "), "{reply}");
+        assert_eq!(bytes(&mut connection), held, "it takes no memory");
+        number += 1;
+        assert!(number < 60, "its room is used up soon");
+    };
+    // A key that would be created, and an id that is longer than there is room for.
+    for line in ["RL.ACQUIRE new 9 1m a", "RL.ACQUIRE k 100 1m an-id-of-more-than-sixteen-bytes"] {
+        assert_eq!(error_at(&mut connection, 1, line), OOM, "{line}");
+    }
+    let multi = "RL.MULTI 2 new k CONCURRENCY 9 1m a CONCURRENCY 100 1m id:1";
+    assert_eq!(error_at(&mut connection, 1, multi), OOM);
+    assert_eq!((standing(&mut connection), digest(&mut connection, "k")), before);
+    // All else goes on: who holds one may change it, what is denied is denied, and what is given back makes room.
+    let denied = format!("0 9 0 60000 60000");
+    for (line, expected) in [
+        ("RL.ACQUIRE k 9 1m new", denied.as_str()),
+        ("RL.ACQUIRE new 0 1m a", "0 0 0 -1 0"),
+        ("RL.RENEW k 2m id:1 id:2 nobody", "2"),
+        ("RL.RELEASE missing a", "0"),
+        ("RL.RELEASE k id:1 id:2", "2"),
+    ] {
+        assert_eq!(answer(&mut connection, 1, line), expected, "{line}");
+    }
+    assert_eq!(at(&mut connection, 1, "RL.ACQUIRE k 1000 1m id:3 COST 9")[0], 1);
+    assert_eq!(at(&mut connection, 1, "RL.ACQUIRE k 1000 1m id:1")[0], 1, "in the room of another");
+    assert_same_keys(&primary, &replica);
+    // What has run out makes room, too.
+    assert_eq!(at(&mut connection, 60_000_001, &acquire(1))[0], 1);
+    assert!(bytes(&mut connection) < held, "and memory is given back");
+    assert_eq!(answer(&mut connection, 60_000_002, "RL.RELEASE k id:1"), "1");
+    assert_same_keys(&primary, &replica);
+    fill(&mut connection, false);
+    assert_eq!(at(&mut connection, 1, "RL.ACQUIRE new 9 1m a")[0], 1);
+}
+
+#[test]
 fn several_limits_of_which_one_needs_memory_take_from_none() {
     let (primary, replica) = pair();
     let mut connection = primary.connection().unwrap();
@@ -224,9 +279,16 @@ fn replicas_and_append_only_files_are_followed_whatever_memory_there_is() {
     let several = "RL.MULTI 2 c d FIXEDWINDOW 10 1m SLIDING 10 1m";
     send::<redis::Value>(&mut connection, &format!("{several} AT {T0}"));
     at(&mut connection, 100_000_000, "RL.REFUND token 1");
+    // Leases, and what is settled into a list that grows.
+    for number in 0..100 {
+        at(&mut connection, number, &format!("RL.ACQUIRE slots 1000 1h a-rather-long-id-{number}"));
+        answer(&mut connection, number, "RL.SETTLE 2 d c 0 1");
+    }
+    answer(&mut connection, 100, "RL.RENEW slots 2h a-rather-long-id-7 a-rather-long-id-8");
+    answer(&mut connection, 100, "RL.RELEASE slots a-rather-long-id-1 a-rather-long-id-8");
     assert_same_keys(&primary, &replica);
 
-    let keys = CALLS.iter().map(|call| key(call)).chain(["c", "d"]);
+    let keys = CALLS.iter().map(|call| key(call)).chain(["c", "d", "slots"]);
     let digests = |connection: &mut Connection| -> Vec<String> {
         keys.clone().map(|key| digest(connection, key)).collect()
     };
@@ -251,7 +313,11 @@ fn limiters_are_evicted_like_any_key_and_the_server_goes_on_deciding() {
         let count = 30_000;
         let mut pipeline = redis::pipe();
         for number in 0..count {
-            let call = [["RL.TOKENBUCKET", "5", "5/h"], ["RL.SLIDING", "5", "1h"]][number % 2];
+            let call: &[&str] = [
+                &["RL.TOKENBUCKET", "5", "5/h"][..],
+                &["RL.SLIDING", "5", "1h"],
+                &["RL.ACQUIRE", "5", "1h", "id"],
+            ][number % 3];
             pipeline.cmd(call[0]).arg(format!("key:{number}")).arg(&call[1..]);
         }
         // No reply is an error.

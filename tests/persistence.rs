@@ -6,12 +6,13 @@
 //! nothing happened.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicI64, Ordering::SeqCst};
 use std::thread;
 
 use redis::{Connection, Value};
 
-use crate::client::{T0, at, digest, error, keyspace, send, send_all, try_send, used};
+use crate::client::{T0, answer, at, digest, error, keyspace, send, send_all, try_send, used};
 use crate::server::{Builder, Server, field, info, wait_for};
 
 /// Limiters of every kind: their command, the milliseconds after [`T0`] at which they are used, and how.
@@ -49,6 +50,29 @@ fn fill(connection: &mut Connection) {
     }
     at(connection, 9_000_000, "RL.REFUND refunded 3");
     at(connection, 9_000_001, "RL.SLIDING regrouped 50 50s BUCKETS 2");
+    // Leases of one holder and of many, with ids of every length, replaced, renewed, given back and run out.
+    for (millis, line) in [
+        (0, "RL.ACQUIRE slots 50 1m a COST 3"),
+        (1, "RL.ACQUIRE slots 50 2m b"),
+        (2, "RL.ACQUIRE slots 50 5s gone COST 7"),
+        (3, "RL.ACQUIRE slots 50 1m a COST 2"),
+        (4, "RL.ACQUIRE slots 50 1m 01234567-89ab-cdef-0123-456789abcdef"),
+        (5, "RL.ACQUIRE slots 50 1m 0123456789abcdef"),
+        (6, "RL.RELEASE slots 0123456789abcdef"),
+        (9_000, "RL.RENEW slots 3m b nobody"),
+        (9_001, "RL.ACQUIRE slots 50 1m c"),
+        (0, "RL.ACQUIRE single 1 1h a"),
+    ] {
+        answer(connection, millis * 1_000, line);
+    }
+    for number in 0..200 {
+        let line = format!("RL.ACQUIRE many 1000000000000 1m id:{number} COST {}", number + 1);
+        assert_eq!(at(connection, number * 100, &line)[0], 1);
+    }
+    // Settled in both directions.
+    at(connection, 0, "RL.SLIDING settled 50 1m COST 20");
+    send::<Value>(connection, &format!("RL.SETTLE 2 settled token 20 9 AT {}", T0 + 1_000_000));
+    send::<Value>(connection, &format!("RL.SETTLE 2 settled debt 9 60 AT {}", T0 + 2_000_000));
     // What redis-cell left, once taken over and once not.
     let arrival = (T0 + 40_000_000) * 1_000;
     for key in ["cell", "taken"] {
@@ -67,6 +91,11 @@ fn go_on(connection: &mut Connection) -> (Vec<Value>, BTreeMap<String, (String, 
     let made_by_hand = [
         "RL.SLIDINGLOG hundred 1000 1m",
         "RL.SLIDING refunded 50 1m",
+        "RL.SLIDING settled 50 1m",
+        "RL.ACQUIRE slots 9 1m new COST 2",
+        "RL.ACQUIRE slots 50 1m b COST 8",
+        "RL.ACQUIRE single 1 1m new",
+        "RL.ACQUIRE many 10000 1m new COST 500",
         "RL.SLIDING regrouped 50 50s BUCKETS 2",
         "CL.THROTTLE taken 99 1 1",
         "CL.THROTTLE cell 99 1 1",
@@ -79,8 +108,15 @@ fn go_on(connection: &mut Connection) -> (Vec<Value>, BTreeMap<String, (String, 
     for micros in [LATER, LATER + 1, LATER + 700_000, LATER + 4_000_000, LATER + 55_000_000] {
         for command in &commands {
             let key = command.split(' ').nth(1).unwrap();
-            for line in [format!("RL.PEEK {key}"), (*command).into(), format!("RL.REFUND {key} 1")]
-            {
+            for line in [
+                format!("RL.PEEK {key}"),
+                (*command).into(),
+                format!("RL.REFUND {key} 1"),
+                format!("RL.LEASES {key}"),
+                format!("RL.RENEW {key} 70s a id:7"),
+                format!("RL.RELEASE {key} b id:8"),
+                format!("RL.SETTLE 1 {key} 2 3"),
+            ] {
                 // redis-cell's key is none to look at: that is an answer, too.
                 let line = format!("{line} AT {}", T0 + micros);
                 let words: Vec<_> = line.split(' ').map(str::as_bytes).collect();
@@ -215,6 +251,7 @@ fn what_was_granted_before_a_crash_is_used_after_it() {
         ("RL.SLIDING sliding 1000000 1d", vec!["sliding"]),
         ("RL.SLIDINGLOG log 100000 1d", vec!["log"]),
         ("CL.THROTTLE cell 1000000 1 315360000", vec!["cell"]),
+        ("RL.ACQUIRE slots 1000000 1d #", vec!["slots"]),
         (
             "RL.MULTI 3 one two log SLIDING 99999 1d FIXEDWINDOW 99999 1d SLIDINGLOG 99999 1d",
             vec!["one", "two", "log"],
@@ -239,7 +276,8 @@ fn what_was_granted_before_a_crash_is_used_after_it() {
                 let (commands, answered, all) = (&commands, &answered, &all);
                 scope.spawn(move || {
                     // Until the connection breaks.
-                    for (line, keys) in commands.iter().cycle().skip(client) {
+                    for (call, (line, keys)) in commands.iter().cycle().skip(client).enumerate() {
+                        let line = line.replace('#', &format!("{client}:{call}"));
                         let words: Vec<_> = line.split(' ').map(str::as_bytes).collect();
                         if try_send::<Value>(&mut connection, &words).is_err() {
                             break;
@@ -385,7 +423,13 @@ fn active_defragmentation_moves_limiters_and_changes_none() {
     // Too large for the small form: these have a block of their own, too.
     let large = |n| format!("RL.TOKENBUCKET large:{n} 1000000000000 1 COST 9 AT {}", T0 + n);
     send_all(&mut connection, each(&large));
-    let delete = |n| format!("DEL logs:{n} buckets:{n} large:{n}");
+    // Leases have three: what is of all, the leases, and what is long of their ids.
+    for number in 0..20 {
+        let id = format!("an-id-of-more-than-sixteen-bytes:{number}");
+        at(&mut connection, 0, &format!("RL.ACQUIRE leases:0 100 1m {id}"));
+    }
+    send_all(&mut connection, each(&|n| format!("COPY leases:0 leases:{n}")));
+    let delete = |n| format!("DEL logs:{n} buckets:{n} large:{n} leases:{n}");
     send_all(&mut connection, (1..4_000).filter(|n| n % 5 != 0).map(delete));
     let before = keyspace(&mut connection);
     let holes = |connection: &mut Connection| number(connection, "memory", "allocator_frag_bytes");
@@ -412,17 +456,21 @@ fn active_defragmentation_moves_limiters_and_changes_none() {
         rounds += 1;
         assert_eq!(at(&mut connection, rounds, "RL.SLIDINGLOG logs:5 1000 1m COST 0")[0], 1);
         assert_eq!(at(&mut connection, rounds, "RL.SLIDINGLOG used 1000 1m")[0], 1);
+        let line = format!("RL.ACQUIRE held 100 1m an-id-that-comes-again:{}", rounds % 50);
+        assert_eq!(at(&mut connection, rounds, &line)[0], 1);
+        assert_eq!(at(&mut connection, rounds, "RL.PEEK leases:5")[2], 80);
         Ok(holes(&mut connection) < holes_before / 3)
     })
     .unwrap();
-    send::<()>(&mut connection, "DEL used");
+    send::<()>(&mut connection, "DEL used held");
     assert_eq!(keyspace(&mut connection), before);
     send::<()>(&mut connection, "CONFIG SET activedefrag no");
     // The original of the copies included: its ring has free slots, and goes on.
     at(&mut connection, 500, "RL.SLIDINGLOG logs:0 1000 1m");
     assert_eq!(used(&mut connection, "logs:0", &format!("AT {}", T0 + 500)), 146);
+    assert_eq!(at(&mut connection, 500, "RL.ACQUIRE leases:0 100 1m new")[2], 79);
     send_all(&mut connection, each(&delete));
-    send::<()>(&mut connection, "DEL logs:0");
+    send::<()>(&mut connection, "DEL logs:0 leases:0");
     assert_goes_on(&mut connection);
 }
 
@@ -432,6 +480,8 @@ fn make(server: &Server, keys: u64, grants: u64, command: &str, limits: &str) {
     let mut connection = server.connection().unwrap();
     let grant = |n| {
         let (key, at) = (n / grants, T0 + n % grants);
+        // A lease needs an id of its own.
+        let limits = limits.replace('#', &format!("{n:016}"));
         format!("{command} key:{key:012} {limits} AT {at}")
     };
     send_all(&mut connection, (0..keys * grants).map(grant));
@@ -449,24 +499,35 @@ fn used_memory(connection: &mut Connection) -> i64 {
 
 #[test]
 fn the_memory_of_a_big_log_comes_back() {
+    assert_memory_comes_back("RL.SLIDINGLOG", "100000 1m", 12..24);
+}
+
+#[test]
+fn the_memory_of_many_leases_comes_back() {
+    assert_memory_comes_back("RL.ACQUIRE", "100000 1m #", 55..88);
+}
+
+/// Asserts that a key of 100,000 entries takes so many bytes for each, and frees them however it goes.
+fn assert_memory_comes_back(command: &str, limits: &str, each: Range<i64>) {
     const ENTRIES: i64 = 100_000;
     let server = virtual_clock().start().unwrap();
     let mut connection = server.connection().unwrap();
     let empty = used_memory(&mut connection);
-    make(&server, 1, ENTRIES.unsigned_abs(), "RL.SLIDINGLOG", "100000 1m");
+    make(&server, 1, ENTRIES.unsigned_abs(), command, limits);
     let key = "key:000000000000";
     assert_eq!(used(&mut connection, key, &format!("AT {}", T0 + 100_000)), ENTRIES);
     let says: i64 = send(&mut connection, &format!("MEMORY USAGE {key} SAMPLES 0"));
     let takes = used_memory(&mut connection) - empty;
     assert!((says - takes).abs() < takes / 10, "{says} said of {takes}");
-    assert!((12 * ENTRIES..24 * ENTRIES).contains(&takes), "{takes} for {ENTRIES} entries");
+    let range = each.start * ENTRIES..each.end * ENTRIES;
+    assert!(range.contains(&takes), "{takes} for {ENTRIES} entries");
 
     for free in ["UNLINK", "FLUSHALL ASYNC", "DEL", "RL.RESET", "expiry"] {
         for copy in 0..8 {
             send::<i64>(&mut connection, &format!("COPY {key} copy:{copy}"));
         }
         let full = used_memory(&mut connection);
-        assert!(full - empty > 8 * 12 * ENTRIES, "{full} with eight copies");
+        assert!(full - empty > 8 * each.start * ENTRIES, "{full} with eight copies");
         match free {
             "FLUSHALL ASYNC" => send::<()>(&mut connection, free),
             _ => (0..8).for_each(|copy| match free {
@@ -480,7 +541,7 @@ fn the_memory_of_a_big_log_comes_back() {
         })
         .unwrap();
         if kept == 0 {
-            make(&server, 1, ENTRIES.unsigned_abs(), "RL.SLIDINGLOG", "100000 1m");
+            make(&server, 1, ENTRIES.unsigned_abs(), command, limits);
         }
     }
 }
@@ -529,6 +590,9 @@ fn memory_usage_tells_what_is_allocated() {
         (3_000, 10, "RL.SLIDINGLOG", "100 1m"),
         (1_000, 100, "RL.SLIDINGLOG", "100 1m"),
         (60, 1_000, "RL.SLIDING", "1000 1ms BUCKETS 1024"),
+        (6_000, 1, "RL.ACQUIRE", "100 1m #"),
+        (1_000, 100, "RL.ACQUIRE", "100 1m #-that-is-longer-than-sixteen"),
+        (60, 1_000, "RL.ACQUIRE", "1000 1m #"),
     ] {
         let found = measure(&server, keys, |keys| make(&server, keys, grants, command, limits));
         let range = (found.says + least) * 9 / 10..=(found.says + least + 32) * 11 / 10;
