@@ -28,7 +28,7 @@ impl<'a> Attempt<'a> {
         self.rule.resolve(now);
         let (limits, holder) = (self.rule.limits(), self.rule.holder());
         let state = state_for(&self.key, limits, now, strings)?;
-        let terms = Terms { limits, holder: holder.as_ref() };
+        let terms = Terms { limits, holder };
         (self.decision, self.plan) =
             limiter::decide_and_plan(state.as_deref(), terms, now, self.rule.request);
         if self.plan.leases > config::max_leases() {

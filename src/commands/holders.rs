@@ -16,7 +16,9 @@ pub(super) struct Holders<I> {
 impl<'a> Holders<std::iter::Empty<&'a [u8]>> {
     /// Reads all that is left. The last two words are the option AT if the first of them says so and an id comes before it:
     /// an id may be any bytes.
-    pub(super) fn read(args: Args<'a>) -> Result<Holders<impl Iterator<Item = Id> + 'a>, Error> {
+    pub(super) fn read(
+        args: Args<'a>,
+    ) -> Result<Holders<impl Iterator<Item = &'a [u8]> + 'a>, Error> {
         let mut options = args.clone();
         let mut count = args.len();
         if let Some(before) = count.checked_sub(2).filter(|&before| before > 0) {
@@ -37,7 +39,7 @@ impl<'a> Holders<std::iter::Empty<&'a [u8]>> {
         if !ids.clone().all(Id::is_valid) {
             return Err(rule::Error::Id.into());
         }
-        Ok(Holders { ids: ids.filter_map(Id::new), now })
+        Ok(Holders { ids, now })
     }
 }
 

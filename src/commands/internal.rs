@@ -27,7 +27,7 @@ pub(super) fn run_add(call: &Call<'_>) -> Result<(), Error> {
 
 fn for_each_effect<'a>(
     mut args: Args<'a>,
-    mut visit: impl FnMut(Arg<'a>, &Effect) -> Result<(), Error>,
+    mut visit: impl FnMut(Arg<'a>, &Effect<'a>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     while let Some(name) = args.key() {
         let bytes = args.next().ok_or(Error::TooFew)?;

@@ -8,6 +8,7 @@ use std::ffi::CStr;
 use super::attempt::Attempt;
 use super::errors::Error;
 use crate::limiter::effect::{self, After, Before, Change, Effect};
+use crate::limiter::leases::Leases;
 use crate::limiter::{Id, Limiter, Micros};
 use crate::redis::{Call, WriteKey, stats};
 
@@ -41,7 +42,7 @@ pub(super) fn settle<'a>(
 
 /// Takes what was granted.
 fn take<'a>(call: &Call<'a>, attempts: &mut [Attempt<'a>], now: Micros) {
-    let effect = |attempt: &Attempt<'_>| {
+    let effect = |attempt: &Attempt<'a>| {
         let taken = attempt.decision.taken;
         let change = match attempt.rule.holder() {
             Some(id) => Change::Acquire(id, taken),
@@ -65,7 +66,7 @@ fn take<'a>(call: &Call<'a>, attempts: &mut [Attempt<'a>], now: Micros) {
 /// Applies effects to several keys, and replicates them as one command.
 pub(super) fn carry_out_all<'k, 'a: 'k>(
     call: &Call<'a>,
-    effects: impl Iterator<Item = (&'k mut WriteKey<'a>, Effect)>,
+    effects: impl Iterator<Item = (&'k mut WriteKey<'a>, Effect<'a>)>,
 ) {
     let mut batch = call.batch();
     for (key, effect) in effects {
@@ -79,15 +80,16 @@ pub(super) fn carry_out_all<'k, 'a: 'k>(
 pub(super) fn change_leases<'a>(
     call: &Call<'a>,
     key: &mut WriteKey<'a>,
-    ids: impl Iterator<Item = Id>,
-    effect: impl Fn(Id) -> Effect,
+    ids: impl Iterator<Item = &'a [u8]>,
+    effect: impl Fn(&'a [u8]) -> Effect<'a>,
 ) -> u64 {
     let mut batch = call.batch();
     let mut changed = 0;
     for id in ids {
         let effect = effect(id);
         let leases = key.limiter().and_then(Limiter::leases);
-        if leases.is_some_and(|leases| leases.holds(&id, effect.at)) {
+        let holds = |(leases, id): (&Leases, Id)| leases.holds(&id, effect.at);
+        if leases.zip(Id::new(id)).is_some_and(holds) {
             apply(key, &effect);
             batch.push(key.name(), || effect.encode());
             changed += 1;
@@ -99,14 +101,14 @@ pub(super) fn change_leases<'a>(
 
 /// Applies an effect to one key, and replicates it.
 #[inline]
-pub(super) fn carry_out(call: &Call<'_>, key: &mut WriteKey<'_>, effect: &Effect) {
+pub(super) fn carry_out(call: &Call<'_>, key: &mut WriteKey<'_>, effect: &Effect<'_>) {
     apply(key, effect);
     call.replicate(ADD_COMMAND, key.name(), || effect.encode());
 }
 
 /// Applies an effect to one key.
 #[inline]
-pub(super) fn apply(key: &mut WriteKey<'_>, effect: &Effect) {
+pub(super) fn apply(key: &mut WriteKey<'_>, effect: &Effect<'_>) {
     let arrival_time = if key.limiter().is_none() { key.arrival_time() } else { None };
     let before = match (key.limiter_mut(), arrival_time) {
         (Some(limiter), _) => Before::Limiter(limiter),

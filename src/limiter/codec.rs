@@ -73,7 +73,7 @@ impl AsRef<[u8]> for EffectBytes {
     }
 }
 
-impl Effect {
+impl<'a> Effect<'a> {
     /// The effect as bytes.
     pub(crate) fn encode(&self) -> EffectBytes {
         let (units, id) = match &self.change {
@@ -90,7 +90,7 @@ impl Effect {
         at.copy_from_slice(&self.at.get().to_le_bytes());
         let (change, rest) = rest.split_at_mut(8);
         change.copy_from_slice(&units.to_le_bytes());
-        let id = id.map_or(&[][..], Id::as_bytes);
+        let id = id.copied().unwrap_or_default();
         if let Some(place) = rest.get_mut(..id.len()) {
             place.copy_from_slice(id);
         }
@@ -98,7 +98,7 @@ impl Effect {
     }
 
     /// Reads an effect; `None` if it is none.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let mut bytes = Reader(bytes);
         let limits = bytes.limits()?;
         let at = bytes.moment()?;
@@ -107,7 +107,7 @@ impl Effect {
         let change =
             match limits {
                 Limits::Leases(_) => {
-                    let id = Id::new(bytes.0)?;
+                    let id = Some(bytes.0).filter(|id| Id::is_valid(id))?;
                     bytes.0 = &[];
                     match units {
                         0 => Change::Renew(id),

@@ -25,24 +25,24 @@ use super::time::Micros;
 
 /// What a decision does to a key: everything a replica needs to do the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Effect {
+pub(crate) struct Effect<'a> {
     /// The limits of the call. For a refund and a release those of the state; for a renewal the state's limit and the new
     /// ttl.
     pub(crate) limits: Limits,
     /// The moment of the decision.
     pub(crate) at: Micros,
-    pub(crate) change: Change,
+    pub(crate) change: Change<'a>,
 }
 
 /// What an effect changes. Units are from 1 to [`super::limits::MAX_UNITS`]. Leases are acquired, renewed and released under
-/// [`Limits::Leases`] alone, and units are granted and refunded under all others.
+/// [`Limits::Leases`] alone, under ids that are valid, and units are granted and refunded under all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
+pub(crate) enum Change<'a> {
     Grant(u64),
     Refund(u64),
-    Acquire(Id, u64),
-    Renew(Id),
-    Release(Id),
+    Acquire(&'a [u8], u64),
+    Renew(&'a [u8]),
+    Release(&'a [u8]),
 }
 
 /// What a key holds before an effect.
@@ -68,7 +68,7 @@ pub(crate) enum After {
 }
 
 /// Carries an effect out.
-pub(crate) fn apply(before: Before<'_>, effect: &Effect) -> After {
+pub(crate) fn apply(before: Before<'_>, effect: &Effect<'_>) -> After {
     let Effect { limits, at, change } = effect;
     match change {
         Change::Grant(units) => grant(before, Terms::from(limits), *at, *units),
@@ -85,13 +85,13 @@ pub(crate) fn apply(before: Before<'_>, effect: &Effect) -> After {
             let (Some(leases), Limits::Leases(limits)) = (leases(before), limits) else {
                 return After::Unchanged;
             };
-            let was_held = leases.renew(id, limits.ttl, *at);
+            let was_held = Id::new(id).is_some_and(|id| leases.renew(&id, limits.ttl, *at));
             let idle_at = Some(leases.idle_at());
             if was_held { After::Changed { idle_at } } else { After::Unchanged }
         }
         Change::Release(id) => {
             let Some(leases) = leases(before) else { return After::Unchanged };
-            let was_held = leases.release(id, *at);
+            let was_held = Id::new(id).is_some_and(|id| leases.release(&id, *at));
             match (was_held, leases.is_empty()) {
                 (false, _) => After::Unchanged,
                 (true, false) => After::Changed { idle_at: None },
@@ -162,7 +162,7 @@ mod tests {
         crate::limiter::rule::read_for_test("TOKENBUCKET 10 10")
     }
 
-    fn effect(now: u64, change: Change) -> Effect {
+    fn effect(now: u64, change: Change<'_>) -> Effect<'_> {
         Effect { limits: bucket(), at: at(now), change }
     }
 

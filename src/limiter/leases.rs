@@ -321,7 +321,7 @@ fn is_valid(lease: &Lease) -> bool {
 pub(super) struct Held<'a> {
     leases: Option<&'a Leases>,
     call: LeaseLimits,
-    id: Option<&'a Id>,
+    id: Option<Id>,
     /// The lease of the id, if it counts now or may later.
     own: Option<Slot>,
     now: Micros,
@@ -332,10 +332,11 @@ impl<'a> Held<'a> {
     pub(super) fn of(
         leases: Option<&'a Leases>,
         call: &LeaseLimits,
-        id: Option<&'a Id>,
+        holder: Option<&[u8]>,
         now: Micros,
     ) -> Self {
-        let own = leases.zip(id).and_then(|(leases, id)| leases.find_to_come(id, now));
+        let id = holder.and_then(Id::new);
+        let own = leases.zip(id).and_then(|(leases, id)| leases.find_to_come(&id, now));
         Self { leases, call: *call, id, own, now }
     }
 
@@ -396,7 +397,7 @@ impl Usage for Held<'_> {
                 && leases.count(self.now) >= capacity
                 && self.held_own(leases).is_none()
         };
-        self.id.is_some_and(|id| !leases.tree.is_wide_enough(id)) || is_full()
+        self.id.is_some_and(|id| !leases.tree.is_wide_enough(&id)) || is_full()
     }
 
     fn leases_with_one_more(&self) -> usize {

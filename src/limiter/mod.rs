@@ -72,7 +72,8 @@ use stored::{Borrowed, Hold, Owned, State};
 #[derive(Clone, Copy)]
 pub(crate) struct Terms<'a> {
     pub(crate) limits: &'a Limits,
-    pub(crate) holder: Option<&'a Id>,
+    /// Valid as an id.
+    pub(crate) holder: Option<&'a [u8]>,
 }
 
 impl<'a> From<&'a Limits> for Terms<'a> {
@@ -151,7 +152,7 @@ enum Pair<'c, H: Hold> {
     Bucket(Option<Bucket>, &'c BucketLimits),
     FixedWindow(Option<FixedWindow>, &'c FixedWindowLimits),
     SlidingWindow(Option<SlidingWindow<H::Entries>>, &'c SlidingWindowLimits),
-    Leases(Option<H::Leases>, &'c LeaseLimits, Option<&'c Id>),
+    Leases(Option<H::Leases>, &'c LeaseLimits, Option<&'c [u8]>),
 }
 
 impl<'c, H: Hold> Pair<'c, H> {
@@ -205,8 +206,8 @@ impl Pair<'_, Owned> {
             Self::Leases(leases, call, holder) => {
                 let mut leases = leases.unwrap_or_else(|| Box::new(Leases::new(call)));
                 debug_assert!(holder.is_some(), "nobody acquires a lease");
-                if let Some(id) = holder {
-                    leases.acquire(call, id, units, now);
+                if let Some(id) = holder.and_then(Id::new) {
+                    leases.acquire(call, &id, units, now);
                 }
                 let idle_at = leases.idle_at();
                 (Limiter::Leases(leases), idle_at)

@@ -230,8 +230,8 @@ impl<'a> Rule<'a> {
     }
 
     /// The id under which a lease is acquired.
-    pub(crate) fn holder(&self) -> Option<Id> {
-        self.holder.and_then(Id::new)
+    pub(crate) const fn holder(&self) -> Option<&'a [u8]> {
+        self.holder
     }
 
     /// The limits; those of a calendar window must have been resolved.

@@ -13,6 +13,16 @@ use super::super::limits::{LeaseLimits, MAX_LEASES, MAX_UNITS};
 use super::super::time::Micros;
 use super::for_random;
 
+/// What counts for a call under this id.
+fn usage_for<'a>(
+    leases: Option<&'a Leases>,
+    call: &LeaseLimits,
+    id: Option<&Id>,
+    now: Micros,
+) -> Held<'a> {
+    Held::of(leases, call, id.map(Id::as_bytes), now)
+}
+
 // ---------------------------------------------------------------------------------------------------
 // The model
 
@@ -305,7 +315,7 @@ fn run(history: &History) {
                     Units::Most => MAX_UNITS,
                 };
                 let units = units.clamp(1, MAX_UNITS);
-                let usage = Held::of(leases.as_ref(), call, Some(id), moment);
+                let usage = usage_for(leases.as_ref(), call, Some(id), moment);
                 assert_eq!(usage.used(), used, "used, {}", at(&model));
                 let is_recorded = matches!(step.action, Action::Record(_));
                 if used + units <= call.limit || is_recorded {
@@ -342,7 +352,7 @@ fn acquire(leases: &mut Option<Leases>, call: &LeaseLimits, id: &Id, units: u64,
         return;
     };
     let sizes = |state: &Leases| (state.blocks().0.len(), state.blocks().1.len());
-    let (before, said) = (sizes(state), Held::of(Some(state), call, Some(id), now).must_grow());
+    let (before, said) = (sizes(state), usage_for(Some(state), call, Some(id), now).must_grow());
     state.acquire(call, id, units, now);
     let after = sizes(state);
     assert!(said || (after.0 <= before.0 && after.1 <= before.1), "{before:?}, now {after:?}");
@@ -368,7 +378,7 @@ fn compare(
     assert_eq!(state.len(), model.leases.len(), "leases, {}", at());
     assert!(state.held(moment).eq(held.iter().copied()), "held, {}", at());
     assert_eq!(state.count(moment), held.len(), "count, {}", at());
-    let entries = Held::of(Some(state), &state.limits(), None, moment).entries();
+    let entries = usage_for(Some(state), &state.limits(), None, moment).entries();
     assert_eq!(entries, Some(held.len()), "entries, {}", at());
     assert_eq!(state.used(moment), model.used(None, now), "used, {}", at());
     assert_eq!(state.idle_at().get(), model.idle_at(), "idle at, {}", at());
@@ -379,7 +389,7 @@ fn compare(
             id.is_some_and(|id| state.holds(id, moment)),
             id.is_some_and(|id| model.holds(id, now))
         );
-        let usage = Held::of(Some(state), &call, id, moment);
+        let usage = usage_for(Some(state), &call, id, moment);
         let used = model.used(id, now);
         assert_eq!(usage.used(), used, "used without {id:?}, {}", at());
         assert_eq!(usage.until_idle().get(), model.until_at_most(0, None, now), "idle, {}", at());
@@ -406,7 +416,7 @@ fn at_no_moment_are_more_units_held_than_the_limit_whatever_the_clock_does() {
             match step.action {
                 Action::Renew => drop(leases.renew(id, call.ttl, moment)),
                 Action::Release => drop(leases.release(id, moment)),
-                _ if Held::of(Some(&leases), &call, Some(id), moment).used() + units
+                _ if usage_for(Some(&leases), &call, Some(id), moment).used() + units
                     <= call.limit =>
                 {
                     leases.acquire(&call, id, units, moment);
@@ -450,12 +460,12 @@ fn an_id_that_comes_again_replaces_its_lease() {
     leases.acquire(&CALL, &id("a"), 2, at(0));
     leases.acquire(&CALL, &id("b"), 1, at(1));
     assert_eq!(
-        Held::of(Some(&leases), &CALL, Some(&id("a")), at(2)).used(),
+        usage_for(Some(&leases), &CALL, Some(&id("a")), at(2)).used(),
         1,
         "as if a's were given back"
     );
-    assert_eq!(Held::of(Some(&leases), &CALL, Some(&id("c")), at(2)).used(), 3);
-    assert_eq!(Held::of(Some(&leases), &CALL, None, at(2)).used(), 3);
+    assert_eq!(usage_for(Some(&leases), &CALL, Some(&id("c")), at(2)).used(), 3);
+    assert_eq!(usage_for(Some(&leases), &CALL, None, at(2)).used(), 3);
     leases.acquire(&CALL, &id("a"), 1, at(2));
     assert_eq!(listed(&leases, at(2)), "b 1 29s, a 1 30s");
 }
@@ -491,7 +501,7 @@ fn a_denial_waits_for_the_soonest_to_run_out_but_not_for_its_own() {
         ("c", 3, 21),
     ] {
         let name = id(name);
-        let usage = Held::of(Some(&leases), &CALL, Some(&name), at(10));
+        let usage = usage_for(Some(&leases), &CALL, Some(&name), at(10));
         let wait_of = usage.until_at_most(3 - units);
         assert_eq!(wait_of, Micros::new(wait * 1_000_000), "{name:?} {units}");
     }
@@ -506,7 +516,7 @@ fn a_clock_that_steps_back_by_more_than_a_ttl_ends_a_lease() {
     let before = at(70).since(Micros::new(1));
     assert_eq!(listed(&leases, before), "b 1 36s", "a microsecond more, and it does not");
     // It would again in a microsecond, if nobody wrote.
-    assert_eq!(Held::of(Some(&leases), &CALL, None, before).until_idle().get(), 60_000_001);
+    assert_eq!(usage_for(Some(&leases), &CALL, None, before).until_idle().get(), 60_000_001);
     leases.acquire(&CALL, &id("c"), 1, before);
     assert_eq!(listed(&leases, at(70)), "c 1 30s, b 1 35s", "the write dropped it");
 }
@@ -660,26 +670,26 @@ fn a_lease_takes_at_most_96_bytes_and_gives_them_back() {
 fn slots_that_others_left_need_no_memory() {
     let mut leases = Leases::new(&CALL);
     let mut count = 0;
-    while !Held::of(Some(&leases), &CALL, Some(&uuid(count)), at(0)).must_grow() || count < 100 {
+    while !usage_for(Some(&leases), &CALL, Some(&uuid(count)), at(0)).must_grow() || count < 100 {
         leases.acquire(&CALL, &uuid(count), 1, at(count % 2));
         count += 1;
     }
-    assert!(Held::of(Some(&leases), &CALL, Some(&uuid(count)), at(1)).must_grow(), "full");
+    assert!(usage_for(Some(&leases), &CALL, Some(&uuid(count)), at(1)).must_grow(), "full");
     assert!(
-        !Held::of(Some(&leases), &CALL, Some(&uuid(5)), at(1)).must_grow(),
+        !usage_for(Some(&leases), &CALL, Some(&uuid(5)), at(1)).must_grow(),
         "it holds one: that is replaced"
     );
     assert!(
-        !Held::of(Some(&leases), &CALL, Some(&uuid(count)), at(30)).must_grow(),
+        !usage_for(Some(&leases), &CALL, Some(&uuid(count)), at(30)).must_grow(),
         "half of them have run out"
     );
     assert!(
-        Held::of(Some(&leases), &CALL, Some(&uuid_as_text(0)), at(30)).must_grow(),
+        usage_for(Some(&leases), &CALL, Some(&uuid_as_text(0)), at(30)).must_grow(),
         "but the slots are too short for this one"
     );
     leases.release(&uuid(7), at(1));
     assert!(
-        !Held::of(Some(&leases), &CALL, Some(&uuid(count)), at(1)).must_grow(),
+        !usage_for(Some(&leases), &CALL, Some(&uuid(count)), at(1)).must_grow(),
         "one was given back"
     );
 }
@@ -707,7 +717,7 @@ fn a_hundred_thousand_leases_in_any_order_stay_balanced_and_exact() {
         leases.check();
         assert_eq!((leases.count(now), leases.used(now)), (COUNT as usize, sum));
         // Half of the units leave exactly when it is said.
-        let wait = Held::of(Some(&leases), &CALL, None, now).until_at_most(sum / 2);
+        let wait = usage_for(Some(&leases), &CALL, None, now).until_at_most(sum / 2);
         assert!(leases.used(now.after(wait)) <= sum / 2);
         assert!(leases.used(now.after(wait).since(Micros::new(1))) > sum / 2);
         let soonest: Vec<u64> =

@@ -4,7 +4,6 @@ use proptest::prelude::*;
 
 use super::super::codec::{decode_state, encode_state};
 use super::super::effect::{Change, Effect};
-use super::super::leases::Id;
 use super::super::limits::{MAX_LOG_ENTRIES, MAX_UNITS, MAX_USED};
 use super::super::{Limiter, Micros, Mode, Request};
 use super::traffic::{self, histories};
@@ -285,7 +284,7 @@ fn every_field_of_an_effect_is_checked() {
 fn an_effect_on_a_lease_has_an_id_of_1_to_64_bytes_and_units_that_say_what_it_does() {
     let at = Micros::new(1 << 50);
     for length in 1..=64 {
-        let id = Id::new(&vec![7; length]).unwrap();
+        let id = &vec![7; length][..];
         for (units, change) in [
             (1, Some(Change::Acquire(id, 1))),
             (MAX_UNITS.cast_signed(), Some(Change::Acquire(id, MAX_UNITS))),
@@ -305,7 +304,7 @@ fn an_effect_on_a_lease_has_an_id_of_1_to_64_bytes_and_units_that_say_what_it_do
             assert!(decoded.is_none_or(|effect| effect.encode().as_ref() == bytes));
         }
     }
-    let id = Id::new(&[7; 64]).unwrap();
+    let id = &[7; 64][..];
     let effect =
         Effect { limits: limits("CONCURRENCY 9 1s id"), at, change: Change::Acquire(id, 3) };
     let bytes = effect.encode().as_ref().to_vec();
