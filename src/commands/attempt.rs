@@ -23,7 +23,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Decides the request. Nothing is taken yet.
-    #[inline]
+    #[inline(always)]
     pub(super) fn decide(&mut self, now: Micros, strings: Strings) -> Result<(), Error> {
         self.rule.resolve(now);
         let (limits, holder) = (self.rule.limits(), self.rule.holder());

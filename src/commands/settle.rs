@@ -41,6 +41,7 @@ pub(super) fn settle<'a>(
 }
 
 /// Takes what was granted.
+#[inline(always)]
 fn take<'a>(call: &Call<'a>, attempts: &mut [Attempt<'a>], now: Micros) {
     let effect = |attempt: &Attempt<'a>| {
         let taken = attempt.decision.taken;

@@ -101,6 +101,7 @@ pub(crate) fn apply(before: Before<'_>, effect: &Effect<'_>) -> After {
     }
 }
 
+#[inline(always)]
 fn grant(before: Before<'_>, call: Terms<'_>, at: Micros, units: u64) -> After {
     let (limiter, idle_at) = match before {
         Before::Limiter(limiter) => {

@@ -129,6 +129,7 @@ pub(crate) fn decide<'a>(
 }
 
 /// The same, and what it takes to take what is granted.
+#[inline(always)]
 pub(crate) fn decide_and_plan(
     state: Option<&Limiter>,
     call: Terms<'_>,
@@ -157,7 +158,7 @@ enum Pair<'c, H: Hold> {
 
 impl<'c, H: Hold> Pair<'c, H> {
     /// A state of another algorithm counts as none.
-    #[inline]
+    #[inline(always)]
     fn of(state: Option<State<H>>, call: Terms<'c>) -> Self {
         match (call.limits, state) {
             (Limits::Bucket(call), Some(State::Bucket(bucket)))
@@ -186,7 +187,7 @@ impl<'c, H: Hold> Pair<'c, H> {
 
 impl Pair<'_, Owned> {
     /// The limiter after a grant of 1 unit or more, and the moment from which on it is idle.
-    #[inline]
+    #[inline(always)]
     fn granted(self, now: Micros, units: u64) -> (Limiter, Micros) {
         match self {
             Self::Bucket(bucket, call) => {

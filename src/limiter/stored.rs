@@ -107,7 +107,13 @@ impl Limiter {
             shift: U56::ZERO,
             used: Entry::EMPTY,
         });
-        std::mem::replace(self, PLACEHOLDER).into_state()
+        match self {
+            Self::Bucket(bucket) => State::Bucket(bucket.unpack()),
+            Self::FixedWindow(window) => State::FixedWindow(window.unpack()),
+            Self::LargeBucket(_) | Self::SlidingWindow(_) | Self::Leases(_) => {
+                std::mem::replace(self, PLACEHOLDER).into_state()
+            }
+        }
     }
 
     /// Which algorithm the state belongs to.
