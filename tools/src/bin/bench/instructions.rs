@@ -299,6 +299,29 @@ server\tcommand\tinstructions\tcompiler
 }
 
 /// Compares what is guarded with what is kept.
+/// Counts again what seems to have risen, and takes the least of three counts: some servers draw a seed of their hash tables
+/// with which a command takes some per cent more.
+fn count_risen_again(
+    counts: &mut Counts,
+    kept: &Kept,
+    build: &Build,
+    options: &Options,
+) -> Result<()> {
+    for _ in 0..2 {
+        let has_risen = |name: &str, count: f64| {
+            kept.find(build, name).is_some_and(|(_, before)| count / before - 1.0 > TOLERANCE)
+        };
+        let mut again = cases(options, &build.name)?;
+        again.retain(|case| has_risen(&case.name, find(counts, &case.name)));
+        for (name, count) in count(again, options)? {
+            if let Some((_, least)) = counts.iter_mut().find(|(known, _)| *known == name) {
+                *least = least.min(count);
+            }
+        }
+    }
+    Ok(())
+}
+
 fn check(options: &Options, build: &Build, out: &Path) -> Result<()> {
     let kept = Kept::read(out)?;
     let mut cases = cases(options, &build.name)?;
@@ -313,7 +336,8 @@ fn check(options: &Options, build: &Build, out: &Path) -> Result<()> {
         println!("skipped: there is no valgrind to count instructions with");
         return Ok(());
     }
-    let counts = count(cases, options)?;
+    let mut counts = count(cases, options)?;
+    count_risen_again(&mut counts, &kept, build, options)?;
     if let Some((_, before)) = kept.find(build, SET_EX.name)
         && let Some(count) =
             counts.iter().find(|(name, _)| name == SET_EX.name).map(|found| found.1)
