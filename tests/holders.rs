@@ -158,8 +158,8 @@ fn a_holder_that_was_stopped_past_its_ttl_finds_its_lease_lost_and_frees_nobody_
     })
     .unwrap();
     holder.signal("-CONT");
-    // It may have renewed once more before it was stopped.
-    while holder.next("renewed") == 1 {}
+    // It may have renewed some times more before it was stopped.
+    assert!((0..20).any(|_| holder.next("renewed") == 0), "it finds that it has lost its lease");
     assert_eq!(holder.next("released"), 0);
     assert!(holder.child.wait().unwrap().success());
     let left = leases(&mut connection, "k");
