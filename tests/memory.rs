@@ -212,9 +212,9 @@ fn leases_go_on_being_renewed_and_given_back_and_none_is_added_that_needs_memory
     assert_eq!(error_at(&mut connection, 1, multi), OOM);
     assert_eq!((standing(&mut connection), digest(&mut connection, "k")), before);
     // All else goes on: who holds one may change it, what is denied is denied, and what is given back makes room.
-    let denied = format!("0 9 0 60000 60000");
+    let denied = "0 9 0 60000 60000";
     for (line, expected) in [
-        ("RL.ACQUIRE k 9 1m new", denied.as_str()),
+        ("RL.ACQUIRE k 9 1m new", denied),
         ("RL.ACQUIRE new 0 1m a", "0 0 0 -1 0"),
         ("RL.RENEW k 2m id:1 id:2 nobody", "2"),
         ("RL.RELEASE missing a", "0"),
