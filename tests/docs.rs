@@ -14,6 +14,9 @@
 //! - The field `bytes`, since allocators round up differently: at most a quarter more than the page shows.
 //!
 //! Relative links, their anchors included, must lead somewhere.
+//!
+//! The guide's Python programs are run by `guide.py`, if there is a python3 with the package redis: the variable RL_PYTHON
+//! may name one.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -208,7 +211,7 @@ fn every_redis_cli_block_shows_what_redis_cli_prints() {
             run.push(path.file_name().unwrap().to_str().unwrap().to_owned());
         }
     }
-    for name in ["README.md", "commands.md", "operations.md", "redis-cell.md"] {
+    for name in ["README.md", "commands.md", "guide.md", "operations.md", "redis-cell.md"] {
         assert!(run.iter().any(|one| one == name), "{name} has lost its redis-cli blocks: {run:?}");
     }
 }
@@ -291,6 +294,25 @@ fn every_command_of_the_server_is_documented_and_no_other() {
 }
 
 #[test]
+fn the_python_programs_of_the_guide_do_what_it_says() {
+    let python = env::var("RL_PYTHON").unwrap_or_else(|_| "python3".into());
+    let has_redis =
+        Command::new(&python).args(["-c", "import redis"]).stderr(Stdio::null()).status();
+    if !has_redis.is_ok_and(|status| status.success()) {
+        println!("not tested: {python} has no package redis (RL_PYTHON may name another python3)");
+        return;
+    }
+    let server = Server::start().unwrap();
+    let output = Command::new(&python)
+        .arg(root().join("tests/guide.py"))
+        .arg(root().join("docs/guide.md"))
+        .arg(server.port().to_string())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn every_setting_is_documented_with_its_default() {
     let server = Server::start().unwrap();
     let mut connection = server.connection().unwrap();
@@ -354,6 +376,15 @@ fn the_comparison_lets_times_differ_by_what_the_session_took_and_nothing_else() 
     assert!(!info("4) \"bytes\"", "5) (integer) 61"));
     assert!(!info("4) \"bytes\"", "5) (integer) 47"));
     assert!(!info("4) \"used\"", "5) (integer) 47"));
+
+    let leases = |shown, printed| agrees("RL.LEASES k", "", shown, printed, 500);
+    assert!(leases("   3) (integer) 9", "   3) (integer) 8"));
+    assert!(!leases("   2) (integer) 9", "   2) (integer) 8"));
+    assert!(!leases("1) 1) \"a\"", "1) 1) \"b\""));
+
+    let settle = |shown, printed| agrees("RL.SETTLE 1 k 9 8", "", shown, printed, 500);
+    assert!(settle("   5) (integer) 9", "   5) (integer) 8"));
+    assert!(!settle("   3) (integer) 9", "   3) (integer) 8"));
 
     let multi = |shown, printed| agrees("RL.MULTI 1 k SLIDING 1 1", "", shown, printed, 500);
     assert!(multi("2) (integer) 9", "2) (integer) 8"));
