@@ -9,6 +9,10 @@ use redis::{Connection, Pipeline, Value};
 use crate::client::{T0, at, send, try_send};
 use crate::server::{Server, wait_for};
 
+/// valgrind and vgdb meet in a file whose name has these variables in it. A server writes over its environment, to show what it
+/// does in its place, and then valgrind reads them anew: so neither has them.
+const IN_NAMES: [&str; 4] = ["LOGNAME", "USER", "HOST", "HOSTNAME"];
+
 /// A server under valgrind's callgrind, which counts while it is asked to.
 struct Counted {
     server: Server,
@@ -31,7 +35,9 @@ impl Counted {
         // What the server does by itself, once a second, is left out if its binary has that name.
         let valgrind = "valgrind --quiet --tool=callgrind --instr-atstart=no --vgdb-poll=1000 \
                         --toggle-collect=serverCron --collect-atstart=yes";
-        let words = valgrind.split_whitespace().chain([file.as_str()]);
+        let without = IN_NAMES.into_iter().flat_map(|name| ["-u", name]);
+        let words = ["env"].into_iter().chain(without);
+        let words = words.chain(valgrind.split_whitespace()).chain([file.as_str()]);
         let server =
             Server::builder().virtual_clock().setting("hz 1").under(words).start().unwrap();
         let connection = server.connection().unwrap();
@@ -55,7 +61,9 @@ impl Counted {
     fn ask(&mut self, what: &str) {
         let pid = format!("--pid={}", self.server.pid().unwrap());
         // 0: never by ptrace, which a container may forbid.
-        let mut vgdb = Command::new("vgdb")
+        let mut vgdb = Command::new("vgdb");
+        IN_NAMES.into_iter().for_each(|name| _ = vgdb.env_remove(name));
+        let mut vgdb = vgdb
             .args([&pid, "--max-invoke-ms=0"])
             .args(what.split(' '))
             .stderr(Stdio::null())
