@@ -55,7 +55,7 @@ test-server: setup ## run the server tests on the installed server, or on the on
 
 test-tools: setup ## test the programs of make replay, make bench and make plots
 	@scripts/setup test
-	$(WITH_SERVER) cargo test --package redis-rl-tools
+	$(WITH_SERVER) cargo test --workspace --test tools
 
 test-servers: setup ## run the server tests on the installed server, Redis 8.2.3 and Valkey 9.1.2 (SERVERS='redis valkey': on these)
 	@scripts/test-servers $(SERVERS)
