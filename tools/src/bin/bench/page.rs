@@ -79,8 +79,8 @@ pub const LEASES: Part = Part {
     name: "leases",
     heading: "Leases",
     method: "\
-A pair acquires a lease and releases it, in pipelines of 16 pairs on one key in which 10 others are held. Beside it the same in a \
-sorted set: a Lua script of ZREMRANGEBYSCORE, ZCARD, ZADD and PEXPIRE on the server's clock, and ZREM. The two take turns, and \
+A pair releases the oldest of 10 leases of a key and acquires it anew, in pipelines of 16 pairs. Beside it the same in a sorted set: \
+a Lua script of ZREMRANGEBYSCORE, ZCARD, ZADD and PEXPIRE on the server's clock, and ZREM, as a script or as it is. They take turns, and \
 what counts is the time that the server's main thread was on a processor. Bytes are what `MEMORY USAGE` says of a key with 1,000 leases with ids of 16 bytes.",
 };
 const PARTS: [Part; 5] = [THROUGHPUT, LATENCY, MEMORY, LEASES, INSTRUCTIONS];

@@ -18,8 +18,8 @@ use crate::server::field;
 
 /// What redis-benchmark puts a number of twelve digits for.
 const NUMBER: &str = "__rand_int__";
-/// What the digest of the workload's script is put for.
-const SCRIPT: &str = "__script__";
+/// What the digests of the workload's scripts are put for, in order.
+const SCRIPTS: [&str; 2] = ["__script__", "__other_script__"];
 /// How many commands are sent before their answers are read, where it is not measured.
 const BATCH: u64 = 1_000;
 /// How many are pipelined where it is.
@@ -50,7 +50,7 @@ pub struct Workload {
     pub call: &'static str,
     pub prepare: &'static str,
     pub decides: Decides,
-    pub script: Option<&'static str>,
+    pub scripts: &'static [&'static str],
 }
 
 const SET: &str = "SET key:__rand_int__ a-16-byte-string EX 60";
@@ -73,12 +73,12 @@ const LUA_WINDOW: &str = "EVALSHA __script__ 1 key:__rand_int__ 1000000 3600";
 
 const fn built_in(name: &'static str, call: &'static str, prepare: &'static str) -> Workload {
     let origin = Origin::BuiltIn;
-    Workload { name, origin, call, prepare, decides: Decides::Nothing, script: None }
+    Workload { name, origin, call, prepare, decides: Decides::Nothing, scripts: &[] }
 }
 
 const fn granted(name: &'static str, call: &'static str, prepare: &'static str) -> Workload {
     let (origin, decides) = (Origin::Module, Decides::Granted);
-    Workload { name, origin, call, prepare, decides, script: None }
+    Workload { name, origin, call, prepare, decides, scripts: &[] }
 }
 
 const fn denied(name: &'static str, call: &'static str) -> Workload {
@@ -89,9 +89,9 @@ const fn lua(
     name: &'static str,
     call: &'static str,
     prepare: &'static str,
-    script: &'static str,
+    scripts: &'static [&'static str],
 ) -> Workload {
-    Workload { origin: Origin::Lua, script: Some(script), ..built_in(name, call, prepare) }
+    Workload { origin: Origin::Lua, scripts, ..built_in(name, call, prepare) }
 }
 
 pub const SET_EX: Workload = built_in("SET EX 60", SET, SET);
@@ -137,24 +137,33 @@ pub const ALL: [Workload; 20] = [
         "Lua token bucket",
         "EVALSHA __script__ 1 key:__rand_int__ 1000000 100 60 1",
         "EVALSHA __script__ 1 key:__rand_int__ 1000000 100 60 100000",
-        include_str!("lua/token_bucket.lua"),
+        &[include_str!("lua/token_bucket.lua")],
     ),
-    lua("Lua sliding log", LUA_LOG, LUA_LOG, include_str!("lua/sliding_log.lua")),
-    lua("Lua fixed window", LUA_WINDOW, LUA_WINDOW, include_str!("lua/fixed_window.lua")),
+    lua("Lua sliding log", LUA_LOG, LUA_LOG, &[include_str!("lua/sliding_log.lua")]),
+    lua("Lua fixed window", LUA_WINDOW, LUA_WINDOW, &[include_str!("lua/fixed_window.lua")]),
 ];
 
-/// Acquires a lease and releases it, in a key in which others are held.
+/// Releases the oldest lease of a key and acquires it anew: so leases come and go in turn, and as many are held all the time.
 pub const SLOT_PAIR: Workload = granted(
     "RL.ACQUIRE and RL.RELEASE",
-    "RL.ACQUIRE leases 1000000 1h new-__rand_int__ ; RL.RELEASE leases new-__rand_int__",
-    "RL.ACQUIRE leases 1000000 1h old-__rand_int__",
+    "RL.RELEASE leases job-__rand_int__ ; RL.ACQUIRE leases 1000000 1h job-__rand_int__",
+    "RL.ACQUIRE leases 1000000 1h job-__rand_int__",
 );
-/// The same in a sorted set.
+const LUA_ACQUIRE: &str = "EVALSHA __script__ 1 leases 1000000 3600000 job-__rand_int__";
+/// The same in a sorted set, both in Lua.
 pub const LUA_SLOT_PAIR: Workload = lua(
-    "Lua on a sorted set, and ZREM",
-    "EVALSHA __script__ 1 leases 1000000 3600000 new-__rand_int__ ; ZREM leases new-__rand_int__",
-    "EVALSHA __script__ 1 leases 1000000 3600000 old-__rand_int__",
-    include_str!("lua/acquire.lua"),
+    "both in Lua on a sorted set",
+    "EVALSHA __other_script__ 1 leases job-__rand_int__ ; \
+     EVALSHA __script__ 1 leases 1000000 3600000 job-__rand_int__",
+    LUA_ACQUIRE,
+    &[include_str!("lua/acquire.lua"), include_str!("lua/release.lua")],
+);
+/// The same if a release is a plain ZREM.
+pub const LUA_AND_ZREM_PAIR: Workload = lua(
+    "acquired in Lua on a sorted set, released by ZREM",
+    "ZREM leases job-__rand_int__ ; EVALSHA __script__ 1 leases 1000000 3600000 job-__rand_int__",
+    LUA_ACQUIRE,
+    &[include_str!("lua/acquire.lua")],
 );
 
 /// The three calls that decide what RL.MULTI of 3 does.
@@ -176,13 +185,17 @@ pub struct Ready {
 impl Workload {
     /// Prepares this many keys, each of them so often.
     pub fn prepare(&self, connection: &mut Connection, keys: u64, times: u64) -> Result<Ready> {
-        let digest: String = match self.script {
-            Some(script) => redis::cmd("SCRIPT").arg("LOAD").arg(script).query(connection)?,
-            None => String::new(),
+        let mut digests: Vec<(&str, String)> = Vec::new();
+        for (placeholder, script) in SCRIPTS.into_iter().zip(self.scripts) {
+            let digest = redis::cmd("SCRIPT").arg("LOAD").arg(script).query(connection)?;
+            digests.push((placeholder, digest));
+        }
+        let word = |word: &str| {
+            let digest = digests.iter().find(|(placeholder, _)| *placeholder == word);
+            digest.map_or_else(|| word.to_owned(), |(_, digest)| digest.clone())
         };
         let commands = |calls: &str| {
-            let words =
-                |call: &str| call.split(' ').map(|word| word.replace(SCRIPT, &digest)).collect();
+            let words = |call: &str| call.split_whitespace().map(word).collect();
             calls.split(" ; ").map(words).collect()
         };
         let fill = Ready { commands: commands(self.prepare) };
