@@ -79,7 +79,8 @@ pub const LEASES: Part = Part {
     name: "leases",
     heading: "Leases",
     method: "\
-A pair releases the oldest of 10 leases of a key and acquires it anew, in pipelines of 16 pairs. Beside it the same in a sorted set: \
+A pair releases the oldest of 10 leases of a key and acquires it anew, in pipelines of 400 pairs: as many commands \
+are under way as in the throughput part. Beside it the same in a sorted set: \
 a Lua script of ZREMRANGEBYSCORE, ZCARD, ZADD and PEXPIRE on the server's clock, and ZREM, as a script or as it is. They take turns, and \
 what counts is the time that the server's main thread was on a processor. Bytes are what `MEMORY USAGE` says of a key with 1,000 leases with ids of 16 bytes.",
 };
