@@ -5,6 +5,7 @@
 use std::ffi::CString;
 
 use crate::limiter::Algorithm;
+use crate::limiter::block::MAX_AFTER;
 use crate::limiter::limits::{MAX_BUCKETS, MAX_LEASES, MAX_UNITS};
 use crate::limiter::rule::{self, MAX_RULES, Word};
 
@@ -145,6 +146,9 @@ fn rule_message(error: rule::Error) -> String {
         }
         rule::Error::Ttl => format!("ERR ttl must be {DURATION}, from 1ms to 3650d"),
         rule::Error::Id => "ERR id must be 1 to 64 bytes".into(),
+        rule::Error::Block => format!("ERR BLOCK must be {DURATION}, from 1ms to 3650d"),
+        rule::Error::After => format!("ERR AFTER must be an integer from 1 to {MAX_AFTER}"),
+        rule::Error::AfterWithoutBlock => "ERR AFTER needs BLOCK, which says for how long".into(),
         rule::Error::Count => format!("ERR COUNT must be an integer from 1 to {MAX_LEASES}"),
         rule::Error::At => {
             "ERR AT must be microseconds since 1970, from 0 to 9007199254740991".into()

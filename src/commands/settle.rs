@@ -7,6 +7,7 @@ use std::ffi::CStr;
 
 use super::attempt::Attempt;
 use super::errors::Error;
+use crate::limiter::block::Denials;
 use crate::limiter::effect::{self, After, Before, Change, Effect};
 use crate::limiter::leases::Leases;
 use crate::limiter::{Id, Limiter, Micros};
@@ -16,7 +17,7 @@ use crate::redis::{Call, WriteKey, stats};
 pub(super) const ADD_COMMAND: &CStr = c"RL._ADD";
 
 /// Settles what was decided at `now`: takes from all keys if all requests are granted, from none otherwise, or if there is
-/// no memory for one of them.
+/// no memory for one of them. A denial counts for its limiter's block, if there is memory for that.
 // A command on one key then has no loops left.
 #[inline(always)]
 pub(super) fn settle<'a>(
@@ -30,14 +31,39 @@ pub(super) fn settle<'a>(
             return Err(Error::OutOfMemory);
         }
         take(call, attempts, now);
+    } else if attempts.iter().any(|attempt| attempt.rule.penalty.is_some()) {
+        count_denials(call, attempts, now);
     }
     for attempt in attempts {
         // A request for nothing is none, and one that only another's refusal stopped is neither granted nor denied.
         if attempt.rule.request.cost > 0 && attempt.decision.allowed == granted {
             stats::count(attempt.rule.limits().algorithm(), granted);
+            if !granted && attempt.decision.is_blocked {
+                stats::count_denied_by_block();
+            }
         }
     }
     Ok(())
+}
+
+/// Counts the denials of those who ask for a block; the decision that begins one says so already.
+#[cold]
+fn count_denials<'a>(call: &Call<'a>, attempts: &mut [Attempt<'a>], now: Micros) {
+    let effects = attempts.iter_mut().filter(|attempt| !attempt.decision.allowed);
+    let effects = effects.filter_map(|attempt| {
+        let (penalty, limiter) = (attempt.rule.penalty?, attempt.key.limiter()?);
+        let denials = limiter.denials_with_one_more(&penalty, now)?;
+        if limiter.denials().is_none() && call.is_out_of_memory() {
+            return None;
+        }
+        let effect = Effect { limits: limiter.limits(), at: now, change: Change::Deny(penalty) };
+        if let Denials::Block { duration, .. } = denials {
+            attempt.decision = attempt.decision.while_blocked(duration);
+            stats::count_block();
+        }
+        Some((&mut attempt.key, effect))
+    });
+    carry_out_all(call, effects);
 }
 
 /// Takes what was granted.
@@ -71,8 +97,9 @@ pub(super) fn carry_out_all<'k, 'a: 'k>(
 ) {
     let mut batch = call.batch();
     for (key, effect) in effects {
-        apply(key, &effect);
-        batch.push(key.name(), || effect.encode());
+        if apply(key, &effect) {
+            batch.push(key.name(), || effect.encode());
+        }
     }
     batch.replicate(ADD_COMMAND);
 }
@@ -103,13 +130,14 @@ pub(super) fn change_leases<'a>(
 /// Applies an effect to one key, and replicates it.
 #[inline]
 pub(super) fn carry_out(call: &Call<'_>, key: &mut WriteKey<'_>, effect: &Effect<'_>) {
-    apply(key, effect);
-    call.replicate(ADD_COMMAND, key.name(), || effect.encode());
+    if apply(key, effect) {
+        call.replicate(ADD_COMMAND, key.name(), || effect.encode());
+    }
 }
 
-/// Applies an effect to one key.
+/// Applies an effect to one key; whether it changed anything.
 #[inline]
-pub(super) fn apply(key: &mut WriteKey<'_>, effect: &Effect<'_>) {
+pub(super) fn apply(key: &mut WriteKey<'_>, effect: &Effect<'_>) -> bool {
     let arrival_time = if key.limiter().is_none() { key.arrival_time() } else { None };
     let before = match (key.limiter_mut(), arrival_time) {
         (Some(limiter), _) => Before::Limiter(limiter),
@@ -117,7 +145,7 @@ pub(super) fn apply(key: &mut WriteKey<'_>, effect: &Effect<'_>) {
         (None, None) => Before::Nothing,
     };
     let idle_at = match effect::apply(before, effect) {
-        After::Unchanged => return,
+        After::Unchanged => return false,
         After::Gone => {
             key.delete();
             None
@@ -134,4 +162,5 @@ pub(super) fn apply(key: &mut WriteKey<'_>, effect: &Effect<'_>) {
         key.set_expiry(expiry);
     }
     key.changed();
+    true
 }

@@ -22,6 +22,14 @@ const BUCKETS: Argument = Argument::option(c"BUCKETS", c"n", Kind::Integer);
 const TTL: Argument = Argument::required(c"ttl", Kind::Text);
 const ID: Argument = Argument::required(c"id", Kind::Text);
 const AT: Argument = Argument::option(c"AT", c"microseconds", Kind::Integer);
+const BLOCK: Argument = Argument::required(
+    c"block",
+    Kind::Block(&[
+        Argument { optional: false, ..Argument::option(c"BLOCK", c"duration", Kind::Text) },
+        Argument::option(c"AFTER", c"n", Kind::Integer),
+    ]),
+)
+.or_nothing();
 const MODE: Argument = Argument::required(
     c"mode",
     Kind::OneOf(&[Argument::word(c"PARTIAL", c"partial"), Argument::word(c"FORCE", c"force")]),
@@ -101,35 +109,35 @@ const INTERNAL: Command = Command {
 pub(crate) const TABLE: &[Command] = &[
     deciding(
         c"RL.TOKENBUCKET",
-        &[KEY, CAPACITY, RATE, COST, MODE, AT],
+        &[KEY, CAPACITY, RATE, COST, MODE, BLOCK, AT],
         c"Takes units from a bucket that is refilled at a rate",
         c"O(1)",
         handler!(tokenbucket::run),
     ),
     deciding(
         c"RL.LEAKYBUCKET",
-        &[KEY, CAPACITY, RATE, COST, MODE, AT],
+        &[KEY, CAPACITY, RATE, COST, MODE, BLOCK, AT],
         c"Queues units that drain at a rate, and replies how long to wait",
         c"O(1)",
         handler!(leakybucket::run),
     ),
     deciding(
         c"RL.FIXEDWINDOW",
-        &[KEY, LIMIT, WINDOW, ALIGN, COST, MODE, AT],
+        &[KEY, LIMIT, WINDOW, ALIGN, COST, MODE, BLOCK, AT],
         c"Counts units per window",
         c"O(1)",
         handler!(fixedwindow::run),
     ),
     deciding(
         c"RL.SLIDING",
-        &[KEY, LIMIT, WINDOW, BUCKETS, COST, MODE, AT],
+        &[KEY, LIMIT, WINDOW, BUCKETS, COST, MODE, BLOCK, AT],
         c"Counts units in a sliding window, in a bounded number of entries",
         c"O(1) amortised for a grant, O(log buckets) for a denial",
         handler!(sliding::run),
     ),
     deciding(
         c"RL.SLIDINGLOG",
-        &[KEY, LIMIT, WINDOW, COST, MODE, AT],
+        &[KEY, LIMIT, WINDOW, COST, MODE, BLOCK, AT],
         c"Counts units in a sliding window, with an entry for every hit",
         c"O(1) amortised for a grant, O(log entries) for a denial",
         handler!(slidinglog::run),
@@ -276,7 +284,7 @@ pub(crate) const TABLE: &[Command] = &[
         arity: -3,
         keys: Keys::Pairs,
         args: &[Argument::required(c"effects", Kind::Block(EFFECT)).repeated()],
-        summary: c"Internal: applies what grants or refunds did on the primary",
+        summary: c"Internal: applies what was decided on the primary",
         complexity: c"O(keys)",
         handler: handler!(internal::run_add),
         ..INTERNAL

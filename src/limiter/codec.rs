@@ -10,7 +10,8 @@
 //!     4 SLIDINGLOG    a limit      b window us      c 0
 //!     5 CONCURRENCY   a limit      b ttl us         c 0
 //!
-//! state = limits and
+//! state = limits,  | 8: denials in a row, or when they began a block | 8: duration of the block us, or 0 |  if penalized, and
+//!   nothing           for a limiter of which nothing is used, if penalized
 //!   buckets           | 8: moment of the last grant | 16: level, in 1/c units |
 //!   FIXEDWINDOW       | 8: start of the window | 8: units used |
 //!   sliding windows   | 8: first hit of the newest entry | entries: 8: moment, 8: units | ...
@@ -18,17 +19,19 @@
 //!
 //! effect = limits and  | 8: moment | 8: units, signed |
 //!   CONCURRENCY        and  | id |      units n: acquired; 0: renewed, for the ttl in b; -1: released
+//!   penalized          and  | 8: AFTER | 8: duration of the block us |  units 0: denied                           58 bytes
 //!   all others         units n: granted; -n: refunded                    42 bytes; with an id 43 to 106
 //! ```
 //!
-//! The version says what older modules cannot read: 1 for the first five algorithms, 2 for CONCURRENCY. What an older module
-//! knows it reads, whatever a newer one may store besides.
+//! The version says what older modules cannot read: 1 for the first five algorithms, 2 for CONCURRENCY, 3 for the first five if
+//! they are penalized (see `block`). What an older module knows it reads, whatever a newer one may store besides.
 //!
 //! Every field is checked on the way in, since a checksum can be forged: what [`decode_state`]
 //! returns is a state that grants could have made, and memory is taken only for entries that
 //! the payload holds. Entries are stored with their own units, and leases in one order, so equal states have equal
 //! bytes, whatever their histories and their free slots are.
 
+use super::block::{Denials, Penalty};
 use super::bucket::Bucket;
 use super::effect::{Change, Effect};
 use super::fixed_window::FixedWindow;
@@ -53,12 +56,16 @@ const fn version(algorithm: Algorithm) -> u8 {
     }
 }
 
+/// The version that denials need.
+const PENALIZED: u8 = 3;
+
 /// The length of an effect without an id. At most 44 bytes stay one allocation in the server (an embedded string).
 const EFFECT_LEN: usize = LIMITS_LEN + 16;
 const _: () = assert!(EFFECT_LEN <= 44);
 
 const LIMITS_LEN: usize = 26;
 const ENTRY_LEN: usize = 16;
+const PENALTY_LEN: usize = 16;
 const NOT_ALIGNED: u64 = u64::MAX;
 
 /// The bytes of an effect.
@@ -76,36 +83,47 @@ impl AsRef<[u8]> for EffectBytes {
 impl<'a> Effect<'a> {
     /// The effect as bytes.
     pub(crate) fn encode(&self) -> EffectBytes {
-        let (units, id) = match &self.change {
-            Change::Grant(units) => (units.cast_signed(), None),
-            Change::Refund(units) => (units.cast_signed().saturating_neg(), None),
-            Change::Acquire(id, units) => (units.cast_signed(), Some(id)),
-            Change::Renew(id) => (0, Some(id)),
-            Change::Release(id) => (-1, Some(id)),
+        let mut version = version(self.limits.algorithm());
+        let penalty_bytes;
+        let (units, tail): (i64, &[u8]) = match &self.change {
+            Change::Grant(units) => (units.cast_signed(), &[]),
+            Change::Refund(units) => (units.cast_signed().saturating_neg(), &[]),
+            Change::Acquire(id, units) => (units.cast_signed(), id),
+            Change::Renew(id) => (0, id),
+            Change::Release(id) => (-1, id),
+            Change::Deny(penalty) => {
+                version = PENALIZED;
+                penalty_bytes = two(penalty.after().into(), penalty.duration().get());
+                (0, &penalty_bytes)
+            }
         };
         let mut bytes = [0; EFFECT_LEN + MAX_ID];
         let (limits, rest) = bytes.split_at_mut(LIMITS_LEN);
-        limits.copy_from_slice(&encode_limits(&self.limits));
+        limits.copy_from_slice(&encode_limits(&self.limits, version));
         let (at, rest) = rest.split_at_mut(8);
         at.copy_from_slice(&self.at.get().to_le_bytes());
         let (change, rest) = rest.split_at_mut(8);
         change.copy_from_slice(&units.to_le_bytes());
-        let id = id.copied().unwrap_or_default();
-        if let Some(place) = rest.get_mut(..id.len()) {
-            place.copy_from_slice(id);
+        if let Some(place) = rest.get_mut(..tail.len()) {
+            place.copy_from_slice(tail);
         }
-        EffectBytes { bytes, len: EFFECT_LEN.saturating_add(id.len()) }
+        EffectBytes { bytes, len: EFFECT_LEN.saturating_add(tail.len()) }
     }
 
     /// Reads an effect; `None` if it is none.
     pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let mut bytes = Reader(bytes);
-        let limits = bytes.limits()?;
+        let (limits, is_penalized) = bytes.limits()?;
         let at = bytes.moment()?;
         let units = i64::from_le_bytes(bytes.array()?);
         let magnitude = Some(units.unsigned_abs()).filter(|units| (1..=MAX_UNITS).contains(units));
         let change =
             match limits {
+                _ if is_penalized => {
+                    let after = u32::try_from(bytes.number()?).ok()?;
+                    let penalty = Penalty::new(Micros::new(bytes.number()?), after)?;
+                    Change::Deny(Some(penalty).filter(|_| units == 0)?)
+                }
                 Limits::Leases(_) => {
                     let id = Some(bytes.0).filter(|id| Id::is_valid(id))?;
                     bytes.0 = &[];
@@ -126,7 +144,25 @@ impl<'a> Effect<'a> {
 /// A whole state as bytes.
 pub(crate) fn encode_state(limiter: &Limiter) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(LIMITS_LEN.saturating_add(24));
-    bytes.extend_from_slice(&encode_limits(&limiter.limits()));
+    let limits = limiter.limits();
+    let Some(denials) = limiter.denials() else {
+        bytes.extend_from_slice(&encode_limits(&limits, version(limits.algorithm())));
+        encode_use(limiter, &mut bytes);
+        return bytes;
+    };
+    bytes.extend_from_slice(&encode_limits(&limits, PENALIZED));
+    bytes.extend_from_slice(&match denials {
+        Denials::Row(denials) => two(denials.into(), 0),
+        Denials::Block { began, duration } => two(began.get(), duration.get()),
+    });
+    if !limiter.is_unused() {
+        encode_use(limiter, &mut bytes);
+    }
+    bytes
+}
+
+/// Writes what a state has besides its limits.
+fn encode_use(limiter: &Limiter, bytes: &mut Vec<u8>) {
     match limiter.state() {
         State::Bucket(bucket) => {
             bytes.extend_from_slice(&bucket.at.get().to_le_bytes());
@@ -155,13 +191,30 @@ pub(crate) fn encode_state(limiter: &Limiter) -> Vec<u8> {
             }
         }
     }
-    bytes
 }
 
 /// Reads a whole state; `None` if it is none.
 pub(crate) fn decode_state(bytes: &[u8]) -> Option<Limiter> {
     let mut bytes = Reader(bytes);
-    let limiter = match bytes.limits()? {
+    let (limits, is_penalized) = bytes.limits()?;
+    if !is_penalized {
+        return decode_use(limits, bytes);
+    }
+    let denials = match (bytes.number()?, Micros::new(bytes.number()?)) {
+        (denials, Micros::ZERO) => Denials::restore_row(denials)?,
+        (began, duration) => Denials::restore_block(Micros::new(began), duration)?,
+    };
+    let mut limiter = match denials {
+        Denials::Block { .. } if bytes.0.is_empty() => Limiter::unused(&limits),
+        Denials::Row(_) | Denials::Block { .. } => decode_use(limits, bytes)?,
+    };
+    limiter.set_denials(denials);
+    Some(limiter)
+}
+
+/// Reads what a state has besides its limits.
+fn decode_use(limits: Limits, mut bytes: Reader<'_>) -> Option<Limiter> {
+    let limiter = match limits {
         Limits::Bucket(limits) => {
             let at = bytes.moment()?;
             let level = u128::from_le_bytes(bytes.array()?);
@@ -190,7 +243,16 @@ pub(crate) fn decode_state(bytes: &[u8]) -> Option<Limiter> {
     bytes.0.is_empty().then_some(limiter)
 }
 
-fn encode_limits(limits: &Limits) -> [u8; LIMITS_LEN] {
+/// Two numbers.
+fn two(one: u64, other: u64) -> [u8; PENALTY_LEN] {
+    let mut bytes = [0; PENALTY_LEN];
+    let (left, right) = bytes.split_at_mut(8);
+    left.copy_from_slice(&one.to_le_bytes());
+    right.copy_from_slice(&other.to_le_bytes());
+    bytes
+}
+
+fn encode_limits(limits: &Limits, version: u8) -> [u8; LIMITS_LEN] {
     let number = match limits.algorithm() {
         Algorithm::TokenBucket => 0,
         Algorithm::LeakyBucket => 1,
@@ -218,7 +280,7 @@ fn encode_limits(limits: &Limits) -> [u8; LIMITS_LEN] {
     };
     let mut bytes = [0; LIMITS_LEN];
     let (head, rest) = bytes.split_at_mut(2);
-    head.copy_from_slice(&[version(limits.algorithm()), number]);
+    head.copy_from_slice(&[version, number]);
     for (place, field) in rest.chunks_exact_mut(8).zip(fields) {
         place.copy_from_slice(&field.to_le_bytes());
     }
@@ -243,7 +305,8 @@ impl Reader<'_> {
         self.number().map(Micros::new).filter(|&moment| moment <= Micros::MAX_MOMENT)
     }
 
-    fn limits(&mut self) -> Option<Limits> {
+    /// Limits, and whether what follows is penalized.
+    fn limits(&mut self) -> Option<(Limits, bool)> {
         let [stored_version, algorithm] = self.array()?;
         let (a, b, c) = (self.number()?, self.number()?, self.number()?);
         let limits = match algorithm {
@@ -258,7 +321,10 @@ impl Reader<'_> {
             5 if c == 0 => Limits::concurrency(a, Micros::new(b)),
             _ => None,
         };
-        limits.filter(|limits| stored_version == version(limits.algorithm()))
+        let limits = limits?;
+        let algorithm = limits.algorithm();
+        let is_penalized = stored_version == PENALIZED && algorithm != Algorithm::Concurrency;
+        (is_penalized || stored_version == version(algorithm)).then_some((limits, is_penalized))
     }
 
     fn lease(&mut self) -> Option<Lease> {

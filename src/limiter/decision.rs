@@ -10,6 +10,8 @@
 //! wait    = until used <= limit - cost       (limit - 1 with PARTIAL); never if cost > limit
 //! ```
 //!
+//! While a block runs (see `block`), nothing is free but for FORCE, and a wait or a reset lasts at least as long as the block.
+//!
 //! What differs between the algorithms is when units stop counting. That is their [`Usage`]: what counts now of
 //! a stored state under the limits of a call. A state made under other limits is read in the kinder way when
 //! its usage is made, once, before anything is decided.
@@ -59,6 +61,16 @@ pub(crate) struct Decision {
     pub(crate) reset: Micros,
     /// The units that the request takes; 0 for none.
     pub(crate) taken: u64,
+    /// Whether a block ran already.
+    pub(crate) is_blocked: bool,
+}
+
+impl Decision {
+    /// The same decision while a block lasts this long still.
+    pub(crate) fn while_blocked(self, left: Micros) -> Self {
+        let wait = if self.allowed { self.wait } else { self.wait.map(|wait| wait.max(left)) };
+        Self { remaining: 0, wait, reset: self.reset.max(left), ..self }
+    }
 }
 
 /// What counts now of a limiter, under the limits of a call.
@@ -119,8 +131,27 @@ pub(super) fn decide(usage: &impl Usage, request: Request) -> Decision {
             wait: Some(usage.delay()),
             reset: usage.until_idle_with(taken),
             taken,
+            is_blocked: false,
         };
     }
+    take_nothing(usage, request, free)
+}
+
+/// Decides a request while a block lasts this long still.
+#[cold]
+pub(super) fn decide_while_blocked(usage: &impl Usage, request: Request, left: Micros) -> Decision {
+    let decision = match request.mode {
+        Mode::Force => decide(usage, request),
+        Mode::Whole | Mode::Partial => take_nothing(usage, request, 0),
+    };
+    Decision { is_blocked: true, ..decision.while_blocked(left) }
+}
+
+/// The decision on a request that takes nothing.
+#[inline]
+fn take_nothing(usage: &impl Usage, request: Request, free: u64) -> Decision {
+    let Request { cost, mode } = request;
+    let limit = usage.limit();
     let wait = if cost == 0 {
         Some(Micros::ZERO)
     } else {
@@ -128,5 +159,6 @@ pub(super) fn decide(usage: &impl Usage, request: Request) -> Decision {
         limit.checked_sub(needed).map(|most| usage.until_at_most(most))
     };
     let reset = usage.until_idle();
-    Decision { allowed: cost == 0, limit, remaining: free, wait, reset, taken }
+    let allowed = cost == 0;
+    Decision { allowed, limit, remaining: free, wait, reset, taken: 0, is_blocked: false }
 }

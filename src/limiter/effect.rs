@@ -14,9 +14,11 @@
 //!                  |<----------- left alone ----------->|
 //! ```
 //!
-//! Primary and replicas compute the same expiry, since they hold the same one before.
+//! Primary and replicas compute the same expiry, since they hold the same one before. A denial that begins a block sets it
+//! in the same way: the limiter is idle when nothing is used and the block is over.
 
 use super::Terms;
+use super::block::{Denials, Penalty};
 use super::bucket::Bucket;
 use super::leases::{Id, Leases};
 use super::limits::{BucketKind, Limits};
@@ -26,8 +28,8 @@ use super::time::Micros;
 /// What a decision does to a key: everything a replica needs to do the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Effect<'a> {
-    /// The limits of the call. For a refund and a release those of the state; for a renewal the state's limit and the new
-    /// ttl.
+    /// The limits of the call. For a refund, a denial and a release those of the state; for a renewal the state's limit and
+    /// the new ttl.
     pub(crate) limits: Limits,
     /// The moment of the decision.
     pub(crate) at: Micros,
@@ -35,11 +37,13 @@ pub(crate) struct Effect<'a> {
 }
 
 /// What an effect changes. Units are from 1 to [`super::limits::MAX_UNITS`]. Leases are acquired, renewed and released under
-/// [`Limits::Leases`] alone, under ids that are valid, and units are granted and refunded under all others.
+/// [`Limits::Leases`] alone, under ids that are valid; units are granted and refunded, and denials counted, under all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change<'a> {
     Grant(u64),
     Refund(u64),
+    /// A denial that counts.
+    Deny(Penalty),
     Acquire(&'a [u8], u64),
     Renew(&'a [u8]),
     Release(&'a [u8]),
@@ -59,7 +63,8 @@ pub(crate) enum Before<'k> {
 pub(crate) enum After {
     /// Nothing: there was nothing to change.
     Unchanged,
-    /// The limiter has been changed in place. After a grant or a renewal the key must live until it is idle.
+    /// The limiter has been changed in place. After a grant, a renewal or the beginning of a block the key must live until it is
+    /// idle.
     Changed { idle_at: Option<Micros> },
     /// The key is to hold this limiter, at least until it is idle.
     New { limiter: Limiter, idle_at: Micros },
@@ -78,8 +83,19 @@ pub(crate) fn apply(before: Before<'_>, effect: &Effect<'_>) -> After {
         Change::Refund(units) => {
             // Only limiters are given units back.
             let Before::Limiter(limiter) = before else { return After::Unchanged };
-            let is_used = limiter.refund(*at, *units);
-            if is_used { After::Changed { idle_at: None } } else { After::Gone }
+            if limiter.block_left(*at) > Micros::ZERO && limiter.used(*at) == 0 {
+                return After::Unchanged;
+            }
+            let is_kept = limiter.refund(*at, *units);
+            if is_kept { After::Changed { idle_at: None } } else { After::Gone }
+        }
+        Change::Deny(penalty) => {
+            let Before::Limiter(limiter) = before else { return After::Unchanged };
+            match limiter.deny(penalty, *at) {
+                None => After::Unchanged,
+                Some(Denials::Row(_)) => After::Changed { idle_at: None },
+                Some(Denials::Block { .. }) => After::Changed { idle_at: Some(limiter.idle_at()) },
+            }
         }
         Change::Renew(id) => {
             let (Some(leases), Limits::Leases(limits)) = (leases(before), limits) else {

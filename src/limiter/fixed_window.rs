@@ -41,7 +41,7 @@ impl FixedWindow {
     fn usage(&self, call: &FixedWindowLimits, now: Micros) -> Count {
         let end = self.end(call);
         // A clock that stepped back is believed for one stored window.
-        let counts = now < end && self.start.since(now) <= self.limits.window;
+        let counts = self.used > 0 && now < end && self.start.since(now) <= self.limits.window;
         let (used, start) = if counts { (self.used, self.start) } else { (0, now) };
         Count { used, start, end, now, call: *call }
     }

@@ -20,6 +20,7 @@
 //! | `time`, `packed` | microseconds and rounding; integers as wide as they need be |
 //! | `limits`, `calendar`, `rule` | what callers allow, validated; calendar windows; a rule as text |
 //! | `decision` | the decision that all algorithms share |
+//! | `block` | denials in a row, and the block that they begin |
 //! | `bucket`, `fixed_window`, `sliding_window` (on `ring`), `leases` (on `tree`) | one structure each |
 //! | `stored` | the 32 bytes in which each of them is kept |
 //! | `effect` | what a grant or a refund does to a key |
@@ -35,6 +36,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+pub(crate) mod block;
 mod bucket;
 mod calendar;
 pub(crate) mod codec;
@@ -60,6 +62,7 @@ pub(crate) use limits::{Algorithm, Limits};
 pub(crate) use stored::{BlockVisitor, Limiter};
 pub(crate) use time::Micros;
 
+use block::{Denials, Penalty};
 use bucket::{Bucket, Level};
 use decision::Usage;
 use fixed_window::{Count, FixedWindow};
@@ -124,8 +127,19 @@ pub(crate) fn decide<'a>(
     now: Micros,
     request: Request,
 ) -> Decision {
+    let left = state.map_or(Micros::ZERO, |state| state.block_left(now));
     let pair = Pair::<Borrowed<'_>>::of(state.map(Limiter::state), call.into());
-    on_usage!(pair, now, usage => decision::decide(&usage, request))
+    on_usage!(pair, now, usage => decide_on(&usage, request, left))
+}
+
+/// Decides on what counts now, while a block lasts this long still.
+#[inline(always)]
+fn decide_on(usage: &impl Usage, request: Request, left: Micros) -> Decision {
+    if left > Micros::ZERO {
+        decision::decide_while_blocked(usage, request, left)
+    } else {
+        decision::decide(usage, request)
+    }
 }
 
 /// The same, and what it takes to take what is granted.
@@ -137,9 +151,10 @@ pub(crate) fn decide_and_plan(
     request: Request,
 ) -> (Decision, Plan) {
     let is_new = state.is_none();
+    let left = state.map_or(Micros::ZERO, |state| state.block_left(now));
     let pair = Pair::<Borrowed<'_>>::of(state.map(Limiter::state), call);
     on_usage!(pair, now, usage => {
-        let decision = decision::decide(&usage, request);
+        let decision = decide_on(&usage, request, left);
         if decision.taken == 0 {
             return (decision, Plan::default());
         }
@@ -236,16 +251,28 @@ impl Limiter {
     }
 
     /// Records a grant of 1 unit or more, and returns the moment from which on the limiter is idle. A state of another
-    /// algorithm is replaced.
+    /// algorithm is replaced. A row of denials is over.
     fn grant(&mut self, call: Terms<'_>, now: Micros, units: u64) -> Micros {
+        if let Some((limiter, denials)) = self.blocked_mut(now) {
+            return limiter.grant(call, now, units).max(denials.block_end());
+        }
         let (limiter, idle_at) = Pair::of(Some(self.take()), call).granted(now, units);
         *self = limiter;
         idle_at
     }
 
-    /// Gives `units` back, the newest first. Whether anything is still used; if not, the key is to be deleted. Leases
+    /// Gives `units` back, the newest first. Whether the limiter is to be kept; if not, the key is to be deleted. Leases
     /// are given back by id alone: they stay as they are.
     fn refund(&mut self, now: Micros, units: u64) -> bool {
+        if let Some((limiter, denials)) = self.penalized_mut() {
+            // The key stays while the block runs.
+            let is_blocked = denials.block_left(now) > Micros::ZERO;
+            let is_used = limiter.refund(now, units);
+            if is_blocked && !is_used {
+                *limiter = Self::unused(&limiter.limits());
+            }
+            return is_used || is_blocked;
+        }
         let mut state = self.take();
         let is_used = match &mut state {
             State::Bucket(bucket) => bucket.refund(units, now),
@@ -281,9 +308,50 @@ impl Limiter {
         on_usage!(pair, now, usage => usage.entries())
     }
 
-    /// Whether nothing counts any more, under the limits of the last grant.
+    /// Whether nothing counts any more, under the limits of the last grant, and no block runs.
     pub(crate) fn is_idle(&self, now: Micros) -> bool {
-        self.used(now) == 0
+        self.used(now) == 0 && self.block_left(now) == Micros::ZERO
+    }
+
+    /// How long a block still lasts; 0 if none runs.
+    #[inline]
+    pub(crate) fn block_left(&self, now: Micros) -> Micros {
+        self.denials().map_or(Micros::ZERO, |denials| denials.block_left(now))
+    }
+
+    /// What is remembered after one more denial; `None` if it does not count: a block runs, or nothing is used.
+    pub(crate) fn denials_with_one_more(&self, penalty: &Penalty, now: Micros) -> Option<Denials> {
+        let counts = self.used(now) > 0 && self.block_left(now) == Micros::ZERO;
+        counts.then(|| Denials::one_more(self.denials(), penalty, now))
+    }
+
+    /// Counts a denial, if it counts, and returns what is remembered then.
+    fn deny(&mut self, penalty: &Penalty, now: Micros) -> Option<Denials> {
+        let denials = self.denials_with_one_more(penalty, now)?;
+        self.set_denials(denials);
+        Some(denials)
+    }
+
+    /// The limiter and its denials, if a block runs.
+    fn blocked_mut(&mut self, now: Micros) -> Option<(&mut Self, Denials)> {
+        if self.block_left(now) > Micros::ZERO { self.penalized_mut() } else { None }
+    }
+
+    /// Whether it is what [`Self::unused`] makes, whatever its denials.
+    fn is_unused(&self) -> bool {
+        let unused = Self::unused(&self.limits());
+        self.without_denials() == &unused
+    }
+
+    /// A limiter of these limits of which nothing is used: it is kept only while a block runs.
+    fn unused(limits: &Limits) -> Self {
+        let nothing = Micros::ZERO;
+        match *limits {
+            Limits::Bucket(limits) => Bucket { limits, level: 0, at: nothing }.into(),
+            Limits::FixedWindow(limits) => FixedWindow { limits, start: nothing, used: 0 }.into(),
+            Limits::SlidingWindow(limits) => SlidingWindow::new(&limits).into(),
+            Limits::Leases(limits) => Self::Leases(Box::new(Leases::new(&limits))),
+        }
     }
 
     /// The leases, if the limiter is a concurrency limit.
@@ -293,18 +361,20 @@ impl Limiter {
             Self::Bucket(_)
             | Self::LargeBucket(_)
             | Self::FixedWindow(_)
-            | Self::SlidingWindow(_) => None,
+            | Self::SlidingWindow(_)
+            | Self::Penalized(_) => None,
         }
     }
 
     /// The moment from which on the limiter is idle.
-    #[cfg(test)]
     pub(crate) fn idle_at(&self) -> Micros {
-        match self.state() {
+        let block_end = self.denials().map_or(Micros::ZERO, Denials::block_end);
+        let unused_at = match self.state() {
             State::Bucket(bucket) => bucket.idle_at(),
             State::FixedWindow(window) => window.idle_at(),
             State::SlidingWindow(list) => list.idle_at(),
             State::Leases(leases) => leases.idle_at(),
-        }
+        };
+        unused_at.max(block_end)
     }
 }

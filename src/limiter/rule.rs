@@ -9,6 +9,7 @@
 //! Rules are read from an iterator of byte strings, up to the first word that does not belong to the rule. What is wrong with
 //! one is an [`Error`]; its text is the business of whoever reports it.
 
+use super::block::{MAX_AFTER, Penalty};
 use super::calendar::{Calendar, Period};
 use super::decision::{Mode, Request};
 use super::leases::Id;
@@ -47,6 +48,12 @@ pub(crate) enum Error {
     Ttl,
     /// The id of a holder.
     Id,
+    /// How long a block lasts.
+    Block,
+    /// How many denials begin a block.
+    After,
+    /// `AFTER` says when a block begins, but no block is asked for.
+    AfterWithoutBlock,
     At,
     Count,
     /// Words are missing.
@@ -71,6 +78,10 @@ pub(crate) enum Word {
     Align,
     /// `BUCKETS n`: how finely a sliding window tells hits apart.
     Buckets,
+    /// `BLOCK duration`: how long a limiter is closed that was asked in spite of its denials.
+    Block,
+    /// `AFTER n`: after how many of them.
+    After,
     /// `AT microseconds`: the moment of a virtual clock.
     At,
     /// `COUNT n`: the most elements of a reply.
@@ -78,8 +89,17 @@ pub(crate) enum Word {
 }
 
 impl Word {
-    const ALL: [Self; 7] =
-        [Self::Cost, Self::Partial, Self::Force, Self::Align, Self::Buckets, Self::At, Self::Count];
+    const ALL: [Self; 9] = [
+        Self::Cost,
+        Self::Partial,
+        Self::Force,
+        Self::Align,
+        Self::Buckets,
+        Self::Block,
+        Self::After,
+        Self::At,
+        Self::Count,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -88,6 +108,8 @@ impl Word {
             Self::Force => "FORCE",
             Self::Align => "ALIGN",
             Self::Buckets => "BUCKETS",
+            Self::Block => "BLOCK",
+            Self::After => "AFTER",
             Self::At => "AT",
             Self::Count => "COUNT",
         }
@@ -106,22 +128,24 @@ impl Word {
 impl Algorithm {
     /// The options of a rule of this algorithm.
     pub(crate) const fn rule_words(self) -> &'static [Word] {
+        use Word::{After, Align, Block, Buckets, Cost};
         match self {
-            Self::TokenBucket | Self::LeakyBucket | Self::SlidingLog | Self::Concurrency => {
-                &[Word::Cost]
-            }
-            Self::FixedWindow => &[Word::Align, Word::Cost],
-            Self::Sliding => &[Word::Buckets, Word::Cost],
+            Self::TokenBucket | Self::LeakyBucket | Self::SlidingLog => &[Cost, Block, After],
+            Self::FixedWindow => &[Align, Cost, Block, After],
+            Self::Sliding => &[Buckets, Cost, Block, After],
+            Self::Concurrency => &[Cost],
         }
     }
 
     /// The options of this algorithm's own command.
     pub(crate) const fn command_words(self) -> &'static [Word] {
-        use Word::{Align, At, Buckets, Cost, Force, Partial};
+        use Word::{After, Align, At, Block, Buckets, Cost, Force, Partial};
         match self {
-            Self::TokenBucket | Self::LeakyBucket | Self::SlidingLog => &[Cost, Partial, Force, At],
-            Self::FixedWindow => &[Align, Cost, Partial, Force, At],
-            Self::Sliding => &[Buckets, Cost, Partial, Force, At],
+            Self::TokenBucket | Self::LeakyBucket | Self::SlidingLog => {
+                &[Cost, Partial, Force, Block, After, At]
+            }
+            Self::FixedWindow => &[Align, Cost, Partial, Force, Block, After, At],
+            Self::Sliding => &[Buckets, Cost, Partial, Force, Block, After, At],
             Self::Concurrency => &[Cost, At],
         }
     }
@@ -136,13 +160,15 @@ pub(crate) struct Rule<'a> {
     pub(crate) request: Request,
     /// The id under which a lease is acquired.
     holder: Option<&'a [u8]>,
+    /// The penalty for those who ask on, if there is one.
+    pub(crate) penalty: Option<Penalty>,
     /// The moment of a virtual clock, if one is given.
     pub(crate) at: Option<Micros>,
 }
 
 impl<'a> Rule<'a> {
     pub(crate) const fn new(limits: Limits, request: Request) -> Self {
-        Self { limits, calendar: None, request, holder: None, at: None }
+        Self { limits, calendar: None, request, holder: None, penalty: None, at: None }
     }
 
     /// Reads a rule that begins with the name of its algorithm.
@@ -217,7 +243,8 @@ impl<'a> Rule<'a> {
             }
         };
         let limits = limits.ok_or(wrong_limit)?;
-        Ok(Self { limits, calendar, request: options.request(), holder, at: options.at })
+        let (request, penalty) = (options.request(), options.penalty);
+        Ok(Self { limits, calendar, request, holder, penalty, at: options.at })
     }
 
     /// Resolves a calendar window to the period in which `now` lies. Any other limits stay as they are.
@@ -249,6 +276,10 @@ pub(crate) struct Options<'a> {
     align: Option<&'a [u8]>,
     partial: bool,
     force: bool,
+    block: Option<Micros>,
+    after: Option<u32>,
+    /// Of the two before.
+    penalty: Option<Penalty>,
     pub(crate) at: Option<Micros>,
     pub(crate) count: Option<usize>,
 }
@@ -281,6 +312,13 @@ impl<'a> Options<'a> {
         if options.partial && options.force {
             return Err(Error::PartialAndForce);
         }
+        options.penalty = match (options.block, options.after) {
+            (None, None) => None,
+            (None, Some(_)) => return Err(Error::AfterWithoutBlock),
+            (Some(duration), after) => {
+                Some(Penalty::new(duration, after.unwrap_or(1)).ok_or(Error::Block)?)
+            }
+        };
         Ok(options)
     }
 
@@ -289,6 +327,8 @@ impl<'a> Options<'a> {
             Word::Cost => self.cost.is_some(),
             Word::Buckets => self.buckets.is_some(),
             Word::Align => self.align.is_some(),
+            Word::Block => self.block.is_some(),
+            Word::After => self.after.is_some(),
             Word::At => self.at.is_some(),
             Word::Count => self.count.is_some(),
             Word::Partial => std::mem::replace(&mut self.partial, true),
@@ -302,6 +342,8 @@ impl<'a> Options<'a> {
             Word::Cost => self.cost = Some(parse_units(value()?).ok_or(Error::Cost)?),
             Word::Buckets => self.buckets = Some(parse_buckets(value()?).ok_or(Error::Buckets)?),
             Word::Align => self.align = Some(value()?),
+            Word::Block => self.block = Some(parse_window(value()?).ok_or(Error::Block)?),
+            Word::After => self.after = Some(parse_after(value()?).ok_or(Error::After)?),
             Word::At => self.at = Some(parse_moment(value()?).ok_or(Error::At)?),
             Word::Count => self.count = Some(parse_count(value()?).ok_or(Error::Count)?),
             Word::Partial | Word::Force => {}
@@ -323,6 +365,11 @@ impl<'a> Options<'a> {
 fn parse_buckets(text: &[u8]) -> Option<u16> {
     let buckets = u16::try_from(parse_integer(text, MAX_BUCKETS.into())?).ok()?;
     (buckets > 0).then_some(buckets)
+}
+
+fn parse_after(text: &[u8]) -> Option<u32> {
+    let after = u32::try_from(parse_integer(text, MAX_AFTER.into())?).ok()?;
+    (after > 0).then_some(after)
 }
 
 fn parse_count(text: &[u8]) -> Option<usize> {
@@ -400,6 +447,21 @@ mod tests {
     }
 
     #[test]
+    fn a_penalty_is_a_duration_and_after_how_many_denials() {
+        for (options, penalty) in [
+            ("", None),
+            ("BLOCK 5m", Penalty::new(Micros::new(300_000_000), 1)),
+            ("after 3 COST 2 block 1ms", Penalty::new(Micros::MILLISECOND, 3)),
+            ("BLOCK 3650d AFTER 1000000", Penalty::new(Micros::MAX_DURATION, 1_000_000)),
+        ] {
+            for rule in ["TOKENBUCKET 1 1", "FIXEDWINDOW 1 month", "SLIDING 1 1s"] {
+                let text = format!("{rule} {options}");
+                assert_eq!(test_rule(&text).unwrap().penalty, penalty, "{text}");
+            }
+        }
+    }
+
+    #[test]
     fn reading_ends_at_the_first_word_that_is_none_of_the_rule() {
         let text = "SLIDING 9 60 COST 2 ALIGN 7";
         let mut words = text.split(' ').map(str::as_bytes);
@@ -421,6 +483,15 @@ mod tests {
             ("SLIDING 1 1m COST 1 COST 1", Error::Twice(Word::Cost)),
             ("SLIDING 1 1m BUCKETS 0", Error::Buckets),
             ("SLIDING 1 1m BUCKETS 1025", Error::Buckets),
+            ("SLIDING 1 1m BLOCK", Error::NoValue(Word::Block)),
+            ("SLIDING 1 1m BLOCK 999us", Error::Block),
+            ("SLIDING 1 1m BLOCK 3651d", Error::Block),
+            ("SLIDING 1 1m BLOCK 1m AFTER 0", Error::After),
+            ("SLIDING 1 1m BLOCK 1m AFTER 1000001", Error::After),
+            ("SLIDING 1 1m BLOCK 1m AFTER", Error::NoValue(Word::After)),
+            ("SLIDING 1 1m BLOCK 1m BLOCK 1m", Error::Twice(Word::Block)),
+            ("SLIDING 1 1m AFTER 1 BLOCK 1m AFTER 1", Error::Twice(Word::After)),
+            ("SLIDING 1 1m AFTER 1", Error::AfterWithoutBlock),
             ("SLIDING 1 month", Error::Window),
             ("SLIDINGLOG 10000001 1m", Error::LogLimit(10_000_000)),
             ("CONCURRENCY 1 1m", Error::TooFew),

@@ -7,6 +7,7 @@
 //!   list           | 16 -> slots | 4 head | 4 len | 7 limit | kind |
 //!                     slots: | 12 first, before | 12 window, buckets | 12 entry | ...
 //!   leases         | -> a block of 64 bytes (see `leases`) |
+//!   penalized      | -> one of the others, and its denials (see `block`), in 56 bytes |
 //! ```
 //!
 //! The structures themselves are plain: a [`Limiter`] is read as a [`State`], and made of a structure by `From`. All that is
@@ -16,6 +17,7 @@ use std::marker::PhantomData;
 use std::num::NonZeroU64;
 use std::ops::Deref;
 
+use super::block::Denials;
 use super::bucket::Bucket;
 use super::fixed_window::FixedWindow;
 use super::leases::Leases;
@@ -36,12 +38,15 @@ pub(crate) enum Limiter {
     FixedWindow(SmallWindow),
     SlidingWindow(List),
     Leases(Box<Leases>),
+    /// One of the others, with its denials.
+    Penalized(Box<Penalized>),
 }
 
 // One box a key: what is in it is packed so that it stays within 32 bytes, an allocator's size class.
 const _: () = assert!(size_of::<Limiter>() == 32);
 // Servers align to no more than that.
 const _: () = assert!(align_of::<Limiter>() <= 8 && align_of::<LargeBucket>() <= 8);
+const _: () = assert!(size_of::<Penalized>() == 56 && align_of::<Penalized>() <= 8);
 
 /// How a plain state holds what lies in blocks of their own.
 pub(super) trait Hold {
@@ -83,6 +88,7 @@ impl Limiter {
             Self::FixedWindow(window) => State::FixedWindow(window.unpack()),
             Self::SlidingWindow(list) => State::SlidingWindow(list.view()),
             Self::Leases(leases) => State::Leases(&**leases),
+            Self::Penalized(penalized) => penalized.state(),
         }
     }
 
@@ -95,24 +101,75 @@ impl Limiter {
             Self::FixedWindow(window) => State::FixedWindow(window.unpack()),
             Self::SlidingWindow(list) => State::SlidingWindow(list.into_window()),
             Self::Leases(leases) => State::Leases(leases),
+            Self::Penalized(penalized) => penalized.into_state(),
         }
     }
 
     /// Takes the state out. What stays behind is to be overwritten.
     #[inline]
     pub(super) fn take(&mut self) -> State<Owned> {
-        const PLACEHOLDER: Limiter = Limiter::FixedWindow(SmallWindow {
-            limit: U40::ZERO,
-            window: U56::ZERO,
-            shift: U56::ZERO,
-            used: Entry::EMPTY,
-        });
         match self {
             Self::Bucket(bucket) => State::Bucket(bucket.unpack()),
             Self::FixedWindow(window) => State::FixedWindow(window.unpack()),
-            Self::LargeBucket(_) | Self::SlidingWindow(_) | Self::Leases(_) => {
-                std::mem::replace(self, PLACEHOLDER).into_state()
-            }
+            Self::LargeBucket(_)
+            | Self::SlidingWindow(_)
+            | Self::Leases(_)
+            | Self::Penalized(_) => std::mem::replace(self, Self::PLACEHOLDER).into_state(),
+        }
+    }
+
+    /// What stands where a limiter is to be put.
+    const PLACEHOLDER: Self = Self::FixedWindow(SmallWindow {
+        limit: U40::ZERO,
+        window: U56::ZERO,
+        shift: U56::ZERO,
+        used: Entry::EMPTY,
+    });
+
+    /// What is remembered of denials, if there is anything.
+    #[inline]
+    pub(crate) fn denials(&self) -> Option<Denials> {
+        match self {
+            Self::Penalized(penalized) => Some(penalized.denials),
+            Self::Bucket(_)
+            | Self::LargeBucket(_)
+            | Self::FixedWindow(_)
+            | Self::SlidingWindow(_)
+            | Self::Leases(_) => None,
+        }
+    }
+
+    /// The limiter itself.
+    pub(super) fn without_denials(&self) -> &Self {
+        match self {
+            Self::Penalized(penalized) => &penalized.limiter,
+            Self::Bucket(_)
+            | Self::LargeBucket(_)
+            | Self::FixedWindow(_)
+            | Self::SlidingWindow(_)
+            | Self::Leases(_) => self,
+        }
+    }
+
+    /// Has these denials remembered.
+    pub(super) fn set_denials(&mut self, denials: Denials) {
+        if let Self::Penalized(penalized) = self {
+            penalized.denials = denials;
+        } else {
+            let limiter = std::mem::replace(self, Self::PLACEHOLDER);
+            *self = Self::Penalized(Box::new(Penalized { limiter, denials }));
+        }
+    }
+
+    /// The limiter itself, and what is remembered of its denials, if there is anything.
+    pub(super) fn penalized_mut(&mut self) -> Option<(&mut Self, Denials)> {
+        match self {
+            Self::Penalized(penalized) => Some((&mut penalized.limiter, penalized.denials)),
+            Self::Bucket(_)
+            | Self::LargeBucket(_)
+            | Self::FixedWindow(_)
+            | Self::SlidingWindow(_)
+            | Self::Leases(_) => None,
         }
     }
 
@@ -127,16 +184,16 @@ impl Limiter {
                 ListKind::Log => Algorithm::SlidingLog,
             },
             Self::Leases(_) => Algorithm::Concurrency,
+            Self::Penalized(penalized) => penalized.limiter.algorithm(),
         }
     }
 
     /// Where the blocks of memory besides the limiter itself begin.
     pub(crate) fn blocks(&self) -> impl Iterator<Item = *const u8> {
-        fn start<T: ?Sized>(block: &T) -> Option<*const u8> {
-            (size_of_val(block) > 0).then_some((&raw const *block).cast())
-        }
-        let blocks = match self {
+        let own = match self.without_denials() {
             Self::Bucket(_) | Self::FixedWindow(_) => [None, None, None],
+            // Never one in another.
+            Self::Penalized(_) => [None, None, None],
             Self::LargeBucket(bucket) => [start(&**bucket), None, None],
             Self::SlidingWindow(list) => [start(list.ring.slots()), None, None],
             Self::Leases(leases) => {
@@ -144,7 +201,15 @@ impl Limiter {
                 [start(&**leases), start(nodes), start(tails)]
             }
         };
-        blocks.into_iter().flatten()
+        let outer = match self {
+            Self::Penalized(penalized) => start(&**penalized),
+            Self::Bucket(_)
+            | Self::LargeBucket(_)
+            | Self::FixedWindow(_)
+            | Self::SlidingWindow(_)
+            | Self::Leases(_) => None,
+        };
+        outer.into_iter().chain(own.into_iter().flatten())
     }
 
     /// The bytes of these blocks.
@@ -157,6 +222,9 @@ impl Limiter {
             Self::Leases(leases) => {
                 let (nodes, tails) = leases.blocks();
                 size_of_val(&**leases) + size_of_val(nodes) + size_of_val(tails)
+            }
+            Self::Penalized(penalized) => {
+                size_of_val(&**penalized) + penalized.limiter.block_bytes()
             }
         }
     }
@@ -173,8 +241,17 @@ impl Limiter {
                 visitor.visit_slice(nodes);
                 visitor.visit_slice(tails);
             }
+            Self::Penalized(penalized) => {
+                visitor.visit(penalized);
+                penalized.limiter.visit_blocks(visitor);
+            }
         }
     }
+}
+
+/// The address of a block, if there is memory for it.
+fn start<T: ?Sized>(block: &T) -> Option<*const u8> {
+    (size_of_val(block) > 0).then_some((&raw const *block).cast())
 }
 
 /// What is done to each block of memory besides a limiter itself. A slice without elements has no memory.
@@ -192,6 +269,26 @@ impl From<State<Owned>> for Limiter {
             State::SlidingWindow(list) => list.into(),
             State::Leases(leases) => Self::Leases(leases),
         }
+    }
+}
+
+/// A limiter of any other form, and what is remembered of its denials.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Penalized {
+    limiter: Limiter,
+    denials: Denials,
+}
+
+// Few limiters have denials: what others cost must not grow by them.
+impl Penalized {
+    #[cold]
+    fn state(&self) -> State<Borrowed<'_>> {
+        self.limiter.state()
+    }
+
+    #[cold]
+    fn into_state(self) -> State<Owned> {
+        self.limiter.into_state()
     }
 }
 

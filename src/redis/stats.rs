@@ -8,16 +8,22 @@ use redis_module_macros::info_command_handler;
 use super::propagation;
 use crate::limiter::Algorithm;
 
-/// Requests granted and denied, by algorithm in the order of [`Algorithm::ALL`], and leases given back.
+/// Requests granted and denied, by algorithm in the order of [`Algorithm::ALL`]; blocks, and leases given back.
 struct Counts {
     granted: [AtomicU64; Algorithm::ALL.len()],
     denied: [AtomicU64; Algorithm::ALL.len()],
+    /// Blocks begun.
+    blocks: AtomicU64,
+    /// Denials because a block ran; they are among those denied.
+    denied_by_block: AtomicU64,
     released: AtomicU64,
 }
 
 static COUNTS: Counts = Counts {
     granted: [const { AtomicU64::new(0) }; Algorithm::ALL.len()],
     denied: [const { AtomicU64::new(0) }; Algorithm::ALL.len()],
+    blocks: AtomicU64::new(0),
+    denied_by_block: AtomicU64::new(0),
     released: AtomicU64::new(0),
 };
 
@@ -27,6 +33,16 @@ pub(crate) fn count(algorithm: Algorithm, granted: bool) {
     if let Some(count) = counts.get(algorithm as usize) {
         add(count, 1);
     }
+}
+
+/// Counts a block that began.
+pub(crate) fn count_block() {
+    add(&COUNTS.blocks, 1);
+}
+
+/// Counts a denial because a block ran.
+pub(crate) fn count_denied_by_block() {
+    add(&COUNTS.denied_by_block, 1);
 }
 
 /// Counts leases that their holders gave back.
@@ -53,7 +69,10 @@ fn add_to_info(info: &InfoContext, _for_crash_report: bool) -> RedisResult<()> {
             .field(&format!("{name}_granted"), granted.load(Relaxed).to_string())?
             .field(&format!("{name}_denied"), denied.load(Relaxed).to_string())?;
     }
-    section = section.field("leases_released", COUNTS.released.load(Relaxed).to_string())?;
+    section = section
+        .field("blocks_begun", COUNTS.blocks.load(Relaxed).to_string())?
+        .field("denied_by_block", COUNTS.denied_by_block.load(Relaxed).to_string())?
+        .field("leases_released", COUNTS.released.load(Relaxed).to_string())?;
     section.build_section()?.build_info()?;
     Ok(())
 }

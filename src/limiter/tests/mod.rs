@@ -6,6 +6,7 @@
 //! | `against_model` | random histories, each step compared with an obvious, slow model |
 //! | `promises` | what the contract promises, each promise under its sentence |
 //! | `leases` | the concurrency limit and its model |
+//! | `block` | denials in a row, and blocks, by examples |
 //! | `clock_steps` | what a clock that steps may do to it |
 //! | `rates` | the long-run rate, and the crate `governor` as an independent oracle |
 //! | `stored_bytes` | what is stored and replicated, whole, cut, and mutated |
@@ -19,6 +20,7 @@
 #![allow(missing_docs, clippy::cast_possible_truncation, clippy::arithmetic_side_effects)]
 
 mod against_model;
+mod block;
 mod clock_steps;
 mod leases;
 mod model;
@@ -32,6 +34,7 @@ mod traffic;
 use proptest::prelude::{ProptestConfig, Strategy};
 use proptest::test_runner::{FileFailurePersistence, TestError, TestRunner};
 
+use super::block::{Denials, Penalty};
 use super::effect::{self, After, Before, Change, Effect};
 use super::{Algorithm, Decision, Limiter, Limits, Micros, Mode, Request, decide, rule};
 
@@ -60,6 +63,24 @@ impl Key {
             let effect =
                 Effect { limits: *call, at: Micros::new(now), change: Change::Grant(units) };
             self.apply(&effect);
+        }
+    }
+
+    /// The effect of a denial, if it counts.
+    fn denial(&self, now: u64, penalty: Penalty) -> Option<Effect<'static>> {
+        let (state, at) = (self.state.as_ref()?, Micros::new(now));
+        state.denials_with_one_more(&penalty, at)?;
+        Some(Effect { limits: state.limits(), at, change: Change::Deny(penalty) })
+    }
+
+    /// Counts a denial, if it counts; the decision as it is then told.
+    fn deny(&mut self, now: u64, penalty: Penalty, told: Decision) -> Decision {
+        let Some(effect) = self.denial(now, penalty) else { return told };
+        self.apply(&effect);
+        match self.state.as_ref().and_then(Limiter::denials) {
+            Some(Denials::Block { duration, .. }) => told.while_blocked(duration),
+            Some(Denials::Row(_)) => told,
+            None => panic!("not counted"),
         }
     }
 

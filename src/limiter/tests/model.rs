@@ -10,6 +10,7 @@
 //! | [`FixedWindow`] | how much was used, in the window that began when |
 //! | [`Sliding`] | entries: first hit, last hit, units |
 //! | [`SlidingLog`] | hits: moment, units |
+//! | [`Penalized`] | one of these, its denials in a row, and when they began a block |
 
 use num::{BigInt, BigRational, ToPrimitive, Zero};
 
@@ -79,6 +80,7 @@ pub fn decide(model: &impl Model, call: &Limits, now: Us, request: Request) -> D
             wait: wait.map(micros),
             reset: micros(model.until_at_most(call, now, 0)),
             taken: 0,
+            is_blocked: false,
         };
     }
     let mut after = model.clone();
@@ -90,6 +92,7 @@ pub fn decide(model: &impl Model, call: &Limits, now: Us, request: Request) -> D
         wait: Some(micros(model.turn(call, now))),
         reset: micros(after.until_at_most(call, now, 0)),
         taken,
+        is_blocked: false,
     }
 }
 
@@ -570,6 +573,121 @@ pub fn buckets(limits: &Limits) -> Us {
             resolution: Resolution::Buckets(n), ..
         }) => Us::from(*n),
         _ => panic!("a sliding window counter's limits: {limits:?}"),
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------
+// BLOCK
+
+/// A model that counts its denials.
+#[derive(Clone, Debug)]
+pub struct Penalized<M> {
+    model: M,
+    /// Those of the last grant, although nothing may be used any more.
+    limits: Option<Limits>,
+    row: u32,
+    block: Option<Block>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    began: Us,
+    duration: Us,
+}
+
+impl<M: Model> Penalized<M> {
+    /// A key that was never used.
+    pub fn new() -> Self {
+        Self { model: M::new(), limits: None, row: 0, block: None }
+    }
+
+    pub fn limits(&self) -> Option<Limits> {
+        self.limits
+    }
+
+    /// "A block that would last longer than its own `duration` from now is over."
+    pub fn left(&self, now: Us) -> Option<Us> {
+        let block = self.block?;
+        let left = block.began + block.duration - now;
+        (1..=block.duration).contains(&left).then_some(left)
+    }
+
+    pub fn row(&self) -> u32 {
+        self.row
+    }
+
+    pub fn used(&self, now: Us) -> BigRational {
+        self.limits.map_or_else(BigRational::zero, |limits| self.model.used(&limits, now))
+    }
+
+    /// "Every request is denied, whatever its options and rule, but for `FORCE` and `COST 0`."
+    pub fn decide(&self, call: &Limits, now: Us, request: Request) -> Decision {
+        let open = decide(&self.model, call, now, request);
+        let Some(left) = self.left(now) else { return open };
+        let at_least = |span: Us| micros(span.max(left));
+        let closed = Decision { remaining: 0, is_blocked: true, ..open };
+        if request.mode == Mode::Force && request.cost > 0 {
+            return Decision { reset: open.reset.max(micros(left)), ..closed };
+        }
+        let needed = if request.mode == Mode::Partial { 1 } else { request.cost };
+        let wait = |limit: u64| self.model.until_at_most(call, now, limit - needed);
+        let limit = limit_of(call);
+        Decision {
+            allowed: request.cost == 0,
+            wait: match request.cost {
+                0 => Some(Micros::ZERO),
+                _ => (needed <= limit).then(|| at_least(wait(limit))),
+            },
+            reset: at_least(self.model.until_at_most(call, now, 0)),
+            taken: 0,
+            ..closed
+        }
+    }
+
+    /// "A limiter of which nothing is used counts no denials."
+    pub fn deny(&mut self, now: Us, duration: Us, after: u32) {
+        if self.left(now).is_some() || self.used(now).is_zero() {
+            return;
+        }
+        self.block = None;
+        self.row += 1;
+        if self.row >= after {
+            self.row = 0;
+            self.block = Some(Block { began: now, duration });
+        }
+    }
+
+    /// "A grant of 1 unit or more ends the row", but not a block.
+    pub fn grant(&mut self, call: &Limits, now: Us, units: u64) {
+        if self.left(now).is_none() {
+            self.row = 0;
+            self.block = None;
+        }
+        self.model.grant(call, now, units);
+        self.limits = Some(*call);
+    }
+
+    /// "RL.REFUND leaves the block as it is, and keeps the key while it runs."
+    pub fn refund(&mut self, now: Us, units: u64) {
+        if self.left(now).is_some() && self.used(now).is_zero() {
+            return;
+        }
+        self.model.refund(now, units);
+        if self.left(now).is_none() && self.model.limits().is_none() {
+            *self = Self::new();
+        }
+    }
+
+    pub fn idle_at(&self) -> Us {
+        let end = self.block.map_or(0, |block| block.began + block.duration);
+        self.model.idle_at().max(end)
+    }
+
+    pub fn entries(&self, now: Us) -> Option<usize> {
+        match self.limits? {
+            Limits::SlidingWindow(_) => Some(self.model.entries(now).unwrap_or(0)),
+            _ => None,
+        }
     }
 }
 

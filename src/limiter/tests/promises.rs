@@ -5,7 +5,10 @@ use proptest::prelude::*;
 use super::super::limits::MAX_USED;
 use super::super::{Algorithm, Decision, Limits, Micros, Mode, Request};
 use super::model::{self, Us, buckets, limit_of, per_us, window};
-use super::traffic::{self, History, Seen, histories, histories_forward, plain_histories};
+use super::traffic::{
+    self, History, Seen, histories, histories_forward, penalized_histories,
+    penalized_histories_forward, plain_histories,
+};
 use super::{Key, cost, for_each_algorithm, for_random, limits, request};
 
 // ---------------------------------------------------------------------------------------------------
@@ -85,7 +88,7 @@ fn a_fixed_window_grants_at_most_its_limit_in_a_window_and_twice_that_in_a_span(
 
 #[test]
 fn who_is_denied_is_denied_until_the_wait_is_over_and_granted_exactly_then() {
-    for_each_algorithm(1_500, histories, |history| {
+    let check = |history: History| {
         history.play(|seen| {
             let Seen { after, call, now, request, .. } = *seen;
             if seen.decision.allowed {
@@ -106,12 +109,14 @@ fn who_is_denied_is_denied_until_the_wait_is_over_and_granted_exactly_then() {
                 assert!(granted(millis * 1_000), "at wait_ms, {request:?}");
             }
         });
-    });
+    };
+    for_each_algorithm(1_500, histories, check);
+    for_each_algorithm(500, penalized_histories_forward, check);
 }
 
 #[test]
 fn a_limiter_is_as_if_never_used_at_its_reset_and_not_a_microsecond_before() {
-    for_each_algorithm(1_500, histories, |history| {
+    let check = |history: History| {
         history.play(|seen| {
             let Seen { after, call, now, decision, .. } = *seen;
             let then = now.saturating_add(decision.reset.get());
@@ -134,7 +139,9 @@ fn a_limiter_is_as_if_never_used_at_its_reset_and_not_a_microsecond_before() {
                 assert!(!state.is_idle(Micros::new(then - 1)));
             }
         });
-    });
+    };
+    for_each_algorithm(1_500, histories, check);
+    for_each_algorithm(500, penalized_histories_forward, check);
 }
 
 #[test]
@@ -201,7 +208,7 @@ fn a_reply_is_what_the_options_say() {
 
 #[test]
 fn a_peek_tells_what_the_same_request_then_gets() {
-    let strategy = |algorithm| (histories(algorithm), traffic::a_request(), 0..3_000_u64);
+    let strategy = |algorithm| (penalized_histories(algorithm), traffic::a_request(), 0..3_000_u64);
     for_each_algorithm(1_000, strategy, |(history, request, later)| {
         let (key, now) = history.play(|_| {});
         for moment in [now, now.saturating_add(later).min(Micros::MAX_MOMENT.get())] {
@@ -269,7 +276,7 @@ fn a_refund_gives_back_so_many_units_and_never_more_than_are_used() {
 
 #[test]
 fn whether_an_old_key_has_expired_or_not_never_changes_a_decision() {
-    for_each_algorithm(2_000, histories_forward, |mut history| {
+    for_each_algorithm(2_000, penalized_histories_forward, |mut history| {
         let decisions = |history: &History| {
             let mut decisions = Vec::new();
             history.play(|seen| decisions.push((seen.decision, seen.after.bytes())));

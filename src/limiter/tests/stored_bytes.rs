@@ -2,11 +2,12 @@
 
 use proptest::prelude::*;
 
+use super::super::block::{Denials, Penalty};
 use super::super::codec::{decode_state, encode_state};
 use super::super::effect::{Change, Effect};
 use super::super::limits::{MAX_LOG_ENTRIES, MAX_UNITS, MAX_USED};
-use super::super::{Limiter, Micros, Mode, Request};
-use super::traffic::{self, histories};
+use super::super::{Decision, Limiter, Micros, Mode, Request};
+use super::traffic::{self, penalized_histories};
 use super::{Key, cost, for_each_algorithm, for_random, limits};
 
 const LATEST: u64 = Micros::MAX_MOMENT.get();
@@ -32,7 +33,7 @@ fn use_it(state: &Limiter, now: u64) {
 
 #[test]
 fn a_state_that_is_stored_and_loaded_is_the_same() {
-    for_each_algorithm(1_000, histories, |history| {
+    for_each_algorithm(1_000, penalized_histories, |history| {
         let (key, now) = history.play(|_| {});
         let Some(bytes) = key.bytes() else { return };
         let loaded = Key { state: decode_state(&bytes) };
@@ -54,14 +55,19 @@ fn a_state_that_is_stored_and_loaded_is_the_same() {
 
 #[test]
 fn a_state_that_is_cut_is_refused() {
-    for_each_algorithm(200, histories, |history| {
+    for_each_algorithm(200, penalized_histories, |history| {
         let (key, _) = history.play(|_| {});
         let Some(bytes) = key.bytes() else { return };
-        // A list is cut at every byte but those between two entries, where what is left is a shorter list.
-        let list = key.state.as_ref().is_some_and(|state| state.entries(Micros::ZERO).is_some());
+        // A list is cut at every byte but those between two entries, where what is left is a shorter list, and a penalized limiter but
+        // where what is left is one of which nothing is used.
+        let state = key.state.as_ref();
+        let list = state.is_some_and(|state| state.entries(Micros::ZERO).is_some());
+        let denials = state.and_then(Limiter::denials);
+        let head = if denials.is_some() { 50 } else { 34 };
         for length in 0..bytes.len() {
-            let between = list && length >= 50 && (length - 34).is_multiple_of(16);
-            if !between {
+            let between = list && length >= head + 16 && (length - head).is_multiple_of(16);
+            let unused = matches!(denials, Some(Denials::Block { .. })) && length == 42;
+            if !between && !unused {
                 assert_eq!(decode_state(&bytes[..length]), None, "{length} of {bytes:?}");
             }
         }
@@ -75,7 +81,7 @@ fn a_state_that_is_cut_is_refused() {
 
 #[test]
 fn a_state_with_a_changed_byte_is_refused_or_is_another_valid_state() {
-    let strategy = |algorithm| (histories(algorithm), 1..=255_u8);
+    let strategy = |algorithm| (penalized_histories(algorithm), 1..=255_u8);
     for_each_algorithm(150, strategy, |(history, change)| {
         let (key, now) = history.play(|_| {});
         let Some(bytes) = key.bytes() else { return };
@@ -95,10 +101,11 @@ fn a_state_with_a_changed_byte_is_refused_or_is_another_valid_state() {
 #[test]
 fn random_bytes_are_refused_or_are_a_valid_state() {
     // Random bytes behind a true beginning come further than random bytes alone.
-    let strategy = (0..=5_u8, prop::bool::ANY, prop::collection::vec(any::<u8>(), 0..120));
-    for_random("bytes", 20_000, &strategy, |(algorithm, zeros, mut bytes)| {
+    let strategy =
+        ((1..=3_u8, 0..=5_u8), prop::bool::ANY, prop::collection::vec(any::<u8>(), 0..120));
+    for_random("bytes", 20_000, &strategy, |(beginning, zeros, mut bytes)| {
         if let [version, number, rest @ ..] = &mut bytes[..] {
-            (*version, *number) = (1, algorithm);
+            (*version, *number) = beginning;
             if zeros {
                 rest.chunks_mut(8).for_each(|field| field.iter_mut().skip(2).for_each(|b| *b = 0));
             }
@@ -186,7 +193,7 @@ fn every_field_is_checked() {
 
 #[test]
 fn an_effect_makes_of_a_replica_what_the_primary_is() {
-    for_each_algorithm(1_000, histories, |history| {
+    for_each_algorithm(1_000, penalized_histories, |history| {
         let mut replica = Key::default();
         history.play(|seen| {
             // What was forgotten or given back between two requests.
@@ -200,13 +207,19 @@ fn an_effect_makes_of_a_replica_what_the_primary_is() {
                 replica.apply(&Effect::decode(bytes).unwrap());
                 assert_eq!(replica.bytes(), seen.after.bytes());
             }
+            if let Some(effect) = seen.denial {
+                let bytes = effect.encode();
+                assert_eq!(Effect::decode(bytes.as_ref()), Some(effect));
+                replica.apply(&Effect::decode(bytes.as_ref()).unwrap());
+                assert_eq!(replica.bytes(), seen.after.bytes());
+            }
         });
     });
 }
 
 #[test]
 fn a_replica_that_is_sent_every_effect_agrees_at_every_step() {
-    let strategy = |algorithm| (histories(algorithm), 1..=5_u64);
+    let strategy = |algorithm| (penalized_histories(algorithm), 1..=5_u64);
     for_each_algorithm(1_000, strategy, |(mut history, every)| {
         // Keys go by effects alone here; refunds are made beside the history.
         history.steps.iter_mut().for_each(|step| step.expire = false);
@@ -223,6 +236,10 @@ fn a_replica_that_is_sent_every_effect_agrees_at_every_step() {
             let mut effects = Vec::new();
             if taken > 0 {
                 effects.push(Effect { limits: *seen.call, at, change: Change::Grant(taken) });
+            }
+            if let Some(effect) = seen.denial {
+                primary.apply(&effect);
+                effects.push(effect);
             }
             if let Some(limits) = stored.filter(|_| number % every == 0) {
                 primary.refund(seen.now, every);
@@ -278,6 +295,63 @@ fn every_field_of_an_effect_is_checked() {
         bytes[place] = value;
         assert_eq!(Effect::decode(&bytes), None, "no such version or algorithm");
     }
+}
+
+#[test]
+fn a_denial_that_counts_has_an_after_and_a_duration_within_their_bounds() {
+    let penalty = Penalty::new(Micros::new(1_000), 1).unwrap();
+    let effect = Effect {
+        limits: limits("SLIDING 9 1s"),
+        at: Micros::new(1 << 50),
+        change: Change::Deny(penalty),
+    };
+    let bytes = effect.encode().as_ref().to_vec();
+    assert_eq!((bytes.len(), Effect::decode(&bytes)), (58, Some(effect)));
+    for (fields, sentence) in [
+        ([(4, 1)], "denied, and yet granted"),
+        ([(4, u64::MAX)], "denied, and yet given back"),
+        ([(5, 0)], "after no denial"),
+        ([(5, 1_000_001)], "after too many"),
+        ([(5, 1 << 32 | 1)], "after more than fit"),
+        ([(6, 999)], "for less than a millisecond"),
+        ([(6, Micros::MAX_DURATION.get() + 1)], "for more than 3650 days"),
+    ] {
+        assert_eq!(Effect::decode(&with_fields(&bytes, &fields)), None, "{sentence}");
+    }
+    for length in 0..bytes.len() {
+        assert_eq!(Effect::decode(&bytes[..length]), None, "cut at {length}");
+    }
+    assert_eq!(Effect::decode(&[&bytes[..], &[0]].concat()), None, "a byte too many");
+    let mut leases = bytes;
+    leases[1] = 5;
+    assert_eq!(Effect::decode(&with_fields(&leases, &[(2, 0)])), None, "leases have no denials");
+}
+
+#[test]
+fn what_is_remembered_of_denials_is_checked() {
+    let mut key = Key::default();
+    let plan = limits("SLIDING 2 1s");
+    key.ask(&plan, 1 << 50, cost(2));
+    let row = Penalty::new(Micros::new(1_000), 3).unwrap();
+    key.deny(1 << 50, row, Decision::default());
+    let bytes = key.bytes().unwrap();
+    assert_eq!(bytes[0], 3, "no older module reads it");
+    for (fields, is_valid, sentence) in [
+        (&[(3, 999_999)][..], true, "the longest row"),
+        (&[(3, 1_000_000)], false, "a row that would have begun a block"),
+        (&[(3, 0)], false, "no row"),
+        (&[(3, LATEST), (4, 1_000)], true, "a block"),
+        (&[(3, LATEST + 1), (4, 1_000)], false, "one from 2^53 on"),
+        (&[(4, 999)], false, "a block below a millisecond"),
+        (&[(4, Micros::MAX_DURATION.get() + 1)], false, "one above 3650 days"),
+    ] {
+        let decoded = decode_state(&with_fields(&bytes, fields));
+        assert_eq!(decoded.is_some(), is_valid, "{sentence}");
+    }
+    assert_eq!(decode_state(&bytes[..42]), None, "a row, and nothing is used");
+    let mut leases = bytes;
+    leases[1] = 5;
+    assert_eq!(decode_state(&leases), None, "leases have no denials");
 }
 
 #[test]

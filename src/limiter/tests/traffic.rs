@@ -7,6 +7,8 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::super::block::{MAX_AFTER, Penalty};
+use super::super::effect::Effect;
 use super::super::limits::{MAX_LOG_ENTRIES, MAX_UNITS, Rate};
 use super::super::{Algorithm, Decision, Limits, Micros, Mode, Request};
 use super::Key;
@@ -101,6 +103,8 @@ pub struct Step {
     pub plan: usize,
     /// What is asked.
     pub action: Action,
+    /// The penalty that it asks for.
+    pub penalty: Option<Penalty>,
     /// Whether the key expires before it, if it may.
     pub expire: bool,
     /// Whether the state is stored and loaded before it.
@@ -213,11 +217,18 @@ pub struct Seen<'a> {
     pub request: Request,
     /// What was answered.
     pub decision: Decision,
+    /// The effect of a denial that counted.
+    pub denial: Option<Effect<'static>>,
     /// The key afterwards.
     pub after: &'a Key,
 }
 
 impl History {
+    fn without_penalties(mut self) -> Self {
+        self.steps.iter_mut().for_each(|step| step.penalty = None);
+        self
+    }
+
     /// Plays the history on a new key and shows every request; the key at the end, and the moment.
     pub fn play(&self, mut see: impl FnMut(&Seen)) -> (Key, u64) {
         let (mut key, mut now) = (Key::default(), self.start);
@@ -233,8 +244,13 @@ impl History {
                     let request = Request { cost: units.count(call, &last), mode };
                     let before = key.clone();
                     last = key.ask(call, now, request);
-                    let decision = last;
-                    see(&Seen { before: &before, call, now, request, decision, after: &key });
+                    let penalty = step.penalty.filter(|_| !last.allowed);
+                    let denial = penalty.and_then(|penalty| key.denial(now, penalty));
+                    if let Some(penalty) = penalty {
+                        last = key.deny(now, penalty, last);
+                    }
+                    let (before, decision, after) = (&before, last, &key);
+                    see(&Seen { before, call, now, request, decision, denial, after });
                 }
                 Action::Refund(units) => key.refund(now, units.count(call, &last)),
             }
@@ -243,14 +259,24 @@ impl History {
     }
 }
 
-/// Histories of any kind.
-pub fn histories(algorithm: Algorithm) -> impl Strategy<Value = History> {
+/// Histories of any kind, half of them with penalties.
+pub fn penalized_histories(algorithm: Algorithm) -> impl Strategy<Value = History> {
     histories_of(plans(algorithm), steps())
 }
 
-/// Histories on a clock that never goes back.
-pub fn histories_forward(algorithm: Algorithm) -> impl Strategy<Value = History> {
+/// The same on a clock that never goes back.
+pub fn penalized_histories_forward(algorithm: Algorithm) -> impl Strategy<Value = History> {
     histories_of(plans(algorithm), steps_forward())
+}
+
+/// Histories of any kind without penalties.
+pub fn histories(algorithm: Algorithm) -> impl Strategy<Value = History> {
+    penalized_histories(algorithm).prop_map(History::without_penalties)
+}
+
+/// The same on a clock that never goes back.
+pub fn histories_forward(algorithm: Algorithm) -> impl Strategy<Value = History> {
+    penalized_histories_forward(algorithm).prop_map(History::without_penalties)
 }
 
 /// Histories in which a sliding window counter has many entries, and then is to have fewer.
@@ -321,7 +347,8 @@ pub fn plain_histories(algorithm: Algorithm) -> impl Strategy<Value = History> {
                     }
                 };
             }
-            History { plans: vec![plan], start: OF_OUR_DAYS + start, steps }
+            let start = OF_OUR_DAYS + start;
+            History { plans: vec![plan], start, steps }.without_penalties()
         },
     )
 }
@@ -340,9 +367,32 @@ fn steps_forward() -> impl Strategy<Value = Vec<Step>> {
 fn steps_with(gap: impl Strategy<Value = Gap>) -> impl Strategy<Value = Vec<Step>> {
     let plan = prop_oneof![4 => Just(0_usize), 1 => 1..3_usize];
     let flag = prop::bool::weighted;
-    let step = (gap, plan, an_action(), prop::bool::ANY, flag(0.2))
-        .prop_map(|(gap, plan, action, expire, reload)| Step { gap, plan, action, expire, reload });
-    prop::collection::vec(step, 1..40)
+    let step = (gap, plan, an_action(), a_penalty(), prop::bool::ANY, flag(0.2)).prop_map(
+        |(gap, plan, action, penalty, expire, reload)| Step {
+            gap,
+            plan,
+            action,
+            penalty,
+            expire,
+            reload,
+        },
+    );
+    // Half of the histories have no penalties.
+    (prop::collection::vec(step, 1..40), prop::bool::ANY).prop_map(|(mut steps, is_penalized)| {
+        if !is_penalized {
+            steps.iter_mut().for_each(|step| step.penalty = None);
+        }
+        steps
+    })
+}
+
+fn a_penalty() -> impl Strategy<Value = Option<Penalty>> {
+    let longest = Micros::MAX_DURATION.get();
+    let duration = prop_oneof![9 => 1_000..=5_000_u64, 1 => select(vec![1_000_000, longest])];
+    let after = prop_oneof![9 => 1..=4_u32, 1 => select(vec![MAX_AFTER - 1, MAX_AFTER])];
+    let penalty = (duration, after)
+        .prop_map(|(duration, after)| Penalty::new(Micros::new(duration), after).unwrap());
+    prop::option::of(penalty)
 }
 
 fn an_action() -> impl Strategy<Value = Action> {
