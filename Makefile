@@ -73,9 +73,11 @@ test-valgrind: setup ## run the server tests with the server under valgrind (TES
 test-fresh: ## do the README's first command on fresh Debian systems (ROOTS='bookworm bookworm-llvm trixie bookworm-sudo': on these)
 	@scripts/test-fresh $(ROOTS)
 
-replay: setup ## what would this limit have done to my traffic? LOG=access.log LIMIT='SLIDING 60 1m'
-	@test -n "$$LOG" && test -n "$$LIMIT" || { echo "usage: make replay LOG=access.log LIMIT='SLIDING 60 1m'" >&2; exit 1; }
-	@$(WITH_SERVER) cargo run --release --package redis-rl-tools --bin replay -- --limit "$$LIMIT" "$$LOG"
+replay: setup ## what would a limit have done to my traffic? LOG=access.log LIMIT='SLIDING 60 1m' (PLOT=file.svg), or SUGGEST=1m: which limit?
+	@test -n "$$LOG" && test -n "$$LIMIT$$SUGGEST" || { \
+	    echo "usage: make replay LOG=access.log LIMIT='SLIDING 60 1m' [PLOT=file.svg], or SUGGEST=1m, or both" >&2; exit 1; }
+	@$(WITH_SERVER) cargo run --release --package redis-rl-tools --bin replay -- \
+	    $${LIMIT:+--limit="$$LIMIT"} $${PLOT:+--plot="$$PLOT"} $${SUGGEST:+--suggest="$$SUGGEST"} -- "$$LOG"
 
 plots: setup ## draw the pictures in docs/ from the real module
 	@$(WITH_SERVER) cargo run --release --package redis-rl-tools --bin plots

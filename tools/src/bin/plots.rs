@@ -10,9 +10,12 @@ use std::fs;
 use anyhow::{Context, Result};
 use plotters::prelude::*;
 
+#[path = "../picture.rs"]
+mod picture;
 #[path = "../../../tests/server.rs"]
 mod server;
 
+use picture::{Area, BLUE, GREEN, ORANGE, PURPLE, RED};
 use server::Server;
 
 const PICTURE: &str = "docs/algorithms.svg";
@@ -24,11 +27,11 @@ const BIN_US: u64 = 500_000;
 
 /// A command, and what its panel is to say of it.
 const PANELS: [(&str, &str, RGBColor); 5] = [
-    ("TOKENBUCKET 20 2", "a burst of 20, then 2 a second", RGBColor(31, 119, 180)),
-    ("LEAKYBUCKET 20 2", "2 a second and never faster; a queue of 20", RGBColor(148, 103, 189)),
-    ("FIXEDWINDOW 20 10s ALIGN 0", "20 in each window; 40 around an edge", RGBColor(214, 39, 40)),
-    ("SLIDING 20 10s", "20 in any 10 seconds, in 17 entries", RGBColor(44, 160, 44)),
-    ("SLIDINGLOG 20 10s", "20 in any 10 seconds, exactly on time", RGBColor(255, 127, 14)),
+    ("TOKENBUCKET 20 2", "a burst of 20, then 2 a second", BLUE),
+    ("LEAKYBUCKET 20 2", "2 a second and never faster; a queue of 20", PURPLE),
+    ("FIXEDWINDOW 20 10s ALIGN 0", "20 in each window; 40 around an edge", RED),
+    ("SLIDING 20 10s", "20 in any 10 seconds, in 17 entries", GREEN),
+    ("SLIDINGLOG 20 10s", "20 in any 10 seconds, exactly on time", ORANGE),
 ];
 
 fn main() -> Result<()> {
@@ -37,32 +40,42 @@ fn main() -> Result<()> {
     let traffic = traffic();
     let offered = histogram(traffic.iter().copied());
 
-    fs::create_dir_all("docs")?;
-    let root = SVGBackend::new(PICTURE, (960, 900)).into_drawing_area();
-    root.fill(&WHITE)?;
-    for ((command, promise, color), area) in PANELS.iter().zip(root.split_evenly((PANELS.len(), 1)))
-    {
-        let mut passed = Vec::new();
-        for &micros in &traffic {
-            let mut words = command.split(' ');
-            let mut request = redis::cmd(&format!("RL.{}", words.next().context("a name")?));
-            request.arg(*command);
-            words.for_each(|word| {
-                request.arg(word);
-            });
-            let reply: Vec<i64> =
-                request.arg("AT").arg(START_US + micros).query(&mut connection)?;
-            if let [1, _, _, wait_ms, _] = reply[..] {
-                passed.push(micros + u64::try_from(wait_ms)? * 1_000);
-            }
+    let svg = picture::svg(900, |root| {
+        for (panel, area) in PANELS.iter().zip(root.split_evenly((PANELS.len(), 1))) {
+            draw_panel(&area, panel, &mut connection, &traffic, &offered)?;
         }
-        let count = passed.len();
-        let title = format!("RL.{command}: {promise}. {count} of {} went ahead", traffic.len());
-        draw(&area, &title, *color, &offered, &histogram(passed.into_iter()))?;
-    }
-    root.present().context("the picture cannot be written")?;
+        Ok(())
+    })?;
+    fs::create_dir_all("docs")?;
+    fs::write(PICTURE, svg).context("the picture cannot be written")?;
     println!("{PICTURE}");
     Ok(())
+}
+
+/// Sends the traffic to a limiter, and draws what goes through.
+fn draw_panel(
+    area: &Area<'_>,
+    (command, promise, color): &(&str, &str, RGBColor),
+    connection: &mut redis::Connection,
+    traffic: &[u64],
+    offered: &[u32],
+) -> Result<()> {
+    let mut passed = Vec::new();
+    for &micros in traffic {
+        let mut words = command.split(' ');
+        let mut request = redis::cmd(&format!("RL.{}", words.next().context("a name")?));
+        request.arg(*command);
+        words.for_each(|word| {
+            request.arg(word);
+        });
+        let reply: Vec<i64> = request.arg("AT").arg(START_US + micros).query(connection)?;
+        if let [1, _, _, wait_ms, _] = reply[..] {
+            passed.push(micros + u64::try_from(wait_ms)? * 1_000);
+        }
+    }
+    let count = passed.len();
+    let title = format!("RL.{command}: {promise}. {count} of {} went ahead", traffic.len());
+    draw(area, &title, *color, offered, &histogram(passed.into_iter()))
 }
 
 /// When requests come, in microseconds: one a second, and in between bursts of 15 a second.
@@ -87,7 +100,7 @@ fn histogram(times: impl Iterator<Item = u64>) -> Vec<u32> {
 }
 
 fn draw(
-    area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
+    area: &Area<'_>,
     title: &str,
     color: RGBColor,
     offered: &[u32],

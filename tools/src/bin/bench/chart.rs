@@ -8,6 +8,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::page::{CHART, grouped};
+use crate::picture::{self, BLUE, ORANGE, PURPLE, letters};
 use crate::workload::Origin;
 
 pub struct Bar {
@@ -19,13 +20,13 @@ pub struct Bar {
 
 /// Whose bars have which colour, in the order of the legend.
 const COLORS: [(Origin, &str, RGBColor); 4] = [
-    (Origin::Module, "redis-rl", RGBColor(31, 119, 180)),
+    (Origin::Module, "redis-rl", BLUE),
     (Origin::BuiltIn, "the server's own commands", RGBColor(150, 150, 150)),
-    (Origin::Lua, "Lua scripts", RGBColor(255, 127, 14)),
-    (Origin::RedisCell, "redis-cell", RGBColor(148, 103, 189)),
+    (Origin::Lua, "Lua scripts", ORANGE),
+    (Origin::RedisCell, "redis-cell", PURPLE),
 ];
 
-const WIDTH: i32 = 960;
+const WIDTH: i32 = picture::WIDTH.cast_signed();
 /// Where the bars begin: left of it stand the names.
 const LEFT: i32 = 250;
 /// How far the longest bar goes: right of it stands its number.
@@ -40,51 +41,34 @@ pub fn draw(folder: &Path, server: &str, bars: &[Bar]) -> Result<()> {
     let longest = bars.iter().map(|bar| bar.ratio).fold(1.0, f64::max);
     let scale = f64::from(RIGHT - LEFT) / longest;
     let height = TOP + ROW * i32::try_from(bars.len())? + 16;
-    let size = (u32::try_from(WIDTH)?, u32::try_from(height)?);
-    let root = SVGBackend::new(&file, size).into_drawing_area();
-    root.fill(&WHITE)?;
+    let svg = picture::svg(u32::try_from(height)?, |root| {
+        let middle = |side| letters(14.0).pos(Pos::new(side, VPos::Center));
+        let title = format!(
+            "Requests a second of one core against SET key value EX 60, in pipelines of 16, {server}"
+        );
+        root.draw(&Text::new(title, (16, 14), letters(18.0)))?;
+        let occurs = |origin| bars.iter().any(|bar| bar.origin == origin);
+        let colors = COLORS.iter().filter(|(origin, ..)| occurs(*origin));
+        picture::legend(root, (LEFT, 44), colors.map(|&(_, name, color)| (name, color)))?;
 
-    let text = |size: f64| ("sans-serif", size).into_font().color(&RGBColor(40, 40, 40));
-    let middle = |style: TextStyle<'static>, side| style.pos(Pos::new(side, VPos::Center));
-    let title = format!(
-        "Requests a second of one core against SET key value EX 60, in pipelines of 16, {server}"
-    );
-    root.draw(&Text::new(title, (16, 14), text(18.0)))?;
-    legend(&root, bars, &text(14.0))?;
-
-    // Where SET EX ends.
-    let one = LEFT + pixels(scale);
-    let line = [(one, TOP - 6), (one, height - 12)];
-    root.draw(&PathElement::new(line, RGBColor(225, 225, 225)))?;
-    for (row, bar) in (0..).zip(bars) {
-        let center = TOP + ROW * row + ROW / 2;
-        let end = LEFT + pixels(bar.ratio * scale);
-        let corners = [(LEFT, center - BAR / 2), (end, center + BAR / 2)];
-        root.draw(&Rectangle::new(corners, color(bar.origin).filled()))?;
-        let name = Text::new(bar.name.clone(), (LEFT - 8, center), middle(text(14.0), HPos::Right));
-        root.draw(&name)?;
-        let number = format!("{:.2}x, {}/s", bar.ratio, grouped(bar.requests_per_second));
-        root.draw(&Text::new(number, (end + 8, center), middle(text(14.0), HPos::Left)))?;
-    }
-    root.present().with_context(|| format!("cannot write {}", file.display()))?;
-    println!("{}", file.display());
-    Ok(())
-}
-
-/// Names the colours that occur.
-fn legend(
-    root: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    bars: &[Bar],
-    style: &TextStyle<'_>,
-) -> Result<()> {
-    let mut left = LEFT;
-    for (origin, name, color) in COLORS {
-        if bars.iter().any(|bar| bar.origin == origin) {
-            root.draw(&Rectangle::new([(left, 44), (left + 12, 56)], color.filled()))?;
-            root.draw(&Text::new(name, (left + 18, 44), style.clone()))?;
-            left += 60 + 7 * i32::try_from(name.len())?;
+        // Where SET EX ends.
+        let one = LEFT + pixels(scale);
+        let line = [(one, TOP - 6), (one, height - 12)];
+        root.draw(&PathElement::new(line, RGBColor(225, 225, 225)))?;
+        for (row, bar) in (0..).zip(bars) {
+            let center = TOP + ROW * row + ROW / 2;
+            let end = LEFT + pixels(bar.ratio * scale);
+            let corners = [(LEFT, center - BAR / 2), (end, center + BAR / 2)];
+            root.draw(&Rectangle::new(corners, color(bar.origin).filled()))?;
+            let name = Text::new(bar.name.clone(), (LEFT - 8, center), middle(HPos::Right));
+            root.draw(&name)?;
+            let number = format!("{:.2}x, {}/s", bar.ratio, grouped(bar.requests_per_second));
+            root.draw(&Text::new(number, (end + 8, center), middle(HPos::Left)))?;
         }
-    }
+        Ok(())
+    })?;
+    fs::write(&file, svg).with_context(|| format!("cannot write {}", file.display()))?;
+    println!("{}", file.display());
     Ok(())
 }
 

@@ -27,6 +27,8 @@ mod leases;
 mod machine;
 mod memory;
 mod page;
+#[path = "../../picture.rs"]
+mod picture;
 mod promises;
 mod redis_benchmark;
 mod replica;
