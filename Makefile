@@ -28,7 +28,7 @@ MODULE := $(TARGET)/release/$(LIBRARY)
 WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
 
 .NOTPARALLEL:
-.PHONY: help setup build run test test-unit test-server test-tools test-servers test-upgrade test-long test-valgrind test-fresh replay \
+.PHONY: help setup build run test test-unit test-server test-tools test-metrics test-servers test-upgrade test-long test-valgrind test-fresh replay \
         plots bench bench-memory bench-leases bench-instructions check-instructions cluster cluster-stop lint fmt install clean
 
 help: ## list the targets
@@ -56,6 +56,10 @@ test-server: setup ## run the server tests on the installed server, or on the on
 test-tools: setup ## test the programs of make replay, make bench and make plots
 	@scripts/setup test
 	$(WITH_SERVER) cargo test --workspace --test tools
+
+test-metrics: setup ## test what Prometheus sees, with its stock exporter for Redis, and the alerts, with promtool
+	@scripts/setup metrics
+	$(WITH_SERVER) cargo test --test server metrics::
 
 test-servers: setup ## run the server tests on the installed server, Redis 8.2.3 and Valkey 9.1.2 (SERVERS='redis valkey': on these)
 	@scripts/test-servers $(SERVERS)

@@ -24,6 +24,7 @@ mod hostile;
 mod leases;
 mod load;
 mod memory;
+mod metrics;
 mod module_load;
 mod multi;
 mod persistence;
