@@ -146,6 +146,21 @@ fn a_log_that_steps_backwards_is_sorted_by_time() {
 }
 
 #[test]
+fn a_limit_may_block_and_what_its_blocks_did_is_listed() {
+    // The second denial in a row begins a block of 10 minutes, which denies what the window would grant.
+    let log = [0, 1, 2, 100, 200, 700].map(|second| line("192.0.2.1", second)).concat();
+    for limit in ["SLIDING 1 1m BLOCK 10m AFTER 2", "SLIDING 1 1m; SLIDING 1 1m block 10m after 2"]
+    {
+        let output = replay(limit, "-", log.as_bytes());
+        assert_eq!(counts(&output), [6, 2, 4, 1, 0], "{limit}: {output:?}");
+        let blocks = ["denied by a block ", "blocks begun "].map(|name| value(&output, name));
+        assert_eq!(blocks, [2, 1], "{limit}: {output:?}");
+    }
+    let without = printed(&["--limit", "SLIDING 1 1m", "-"], log.as_bytes());
+    assert!(!without.contains("block"), "{without}");
+}
+
+#[test]
 fn what_cannot_be_done_is_said_in_a_line() {
     for (limit, log, input, message) in [
         ("SLIDING 60 1x", "-", "", "window must be a duration"),

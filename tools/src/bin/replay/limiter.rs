@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use redis::{Cmd, Connection, RedisError, Value};
 
 use crate::log::{Request, Traffic};
-use crate::server::Server;
+use crate::server::{self, Server};
 
 const WEEK: u64 = 7 * 24 * 60 * 60;
 /// How far in the future the first request must lie: longer than a replay takes.
@@ -100,6 +100,20 @@ impl Limiter {
         }
         progress.finish_and_clear();
         Ok(())
+    }
+
+    /// What BLOCK did, if a limit has one: how many blocks began, and how many requests were denied by one.
+    pub fn blocks(&mut self, limits: &[&str]) -> Result<Option<[u64; 2]>> {
+        let words = limits.iter().flat_map(|limit| limit.split_whitespace());
+        if !words.into_iter().any(|word| word.eq_ignore_ascii_case("BLOCK")) {
+            return Ok(None);
+        }
+        let info = server::info(&mut self.connection, "rl_stats")?;
+        let count = |name| -> Result<u64> {
+            let value = server::field(&info, name);
+            Ok(value.with_context(|| format!("INFO has no {name}"))?.parse()?)
+        };
+        Ok(Some([count("rl_blocks_begun")?, count("rl_denied_by_block")?]))
     }
 
     /// Sends what may be refused; the reason if it is.

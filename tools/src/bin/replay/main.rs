@@ -36,7 +36,7 @@ mod suggest;
 use limiter::Limiter;
 use log::Traffic;
 use plot::Bins;
-use report::Count;
+use report::{Count, Outcome};
 
 /// What would this limit have done to my traffic, and which limit would affect few clients?
 #[derive(Parser)]
@@ -106,7 +106,9 @@ fn replay(options: &Options) -> Result<()> {
     let limit = limits.join("; ");
     // A picture that fails now, on a full disk, takes nothing from the report.
     let drawn = options.plot.as_ref().map_or(Ok(()), |picture| plot::draw(picture, &limit, &bins));
-    report::replay(&mut out, &limit, &traffic, &counts, options.top)?;
+    let blocks = limiter.blocks(&limits)?;
+    let outcome = Outcome { limit: &limit, counts: &counts, blocks };
+    report::replay(&mut out, &traffic, &outcome, options.top)?;
     if let Some(window) = window {
         suggest::suggest(&mut out, &mut traffic, &window)?;
     }

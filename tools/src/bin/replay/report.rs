@@ -29,11 +29,18 @@ pub fn traffic(out: &mut impl Write, traffic: &Traffic) -> Result<()> {
 }
 
 /// What a limit did to it.
+pub struct Outcome<'a> {
+    pub limit: &'a str,
+    /// Of each client.
+    pub counts: &'a [Count],
+    /// How many blocks began, and how many requests were denied by one.
+    pub blocks: Option<[u64; 2]>,
+}
+
 pub fn replay(
     out: &mut impl Write,
-    limit: &str,
     traffic: &Traffic,
-    counts: &[Count],
+    &Outcome { limit, counts, blocks }: &Outcome<'_>,
     top: usize,
 ) -> Result<()> {
     let requests = traffic.requests.len() as u64;
@@ -43,6 +50,10 @@ pub fn replay(
     row(out, "requests", &requests.to_string())?;
     row(out, "granted", &share(requests - denied, requests))?;
     row(out, "denied", &share(denied, requests))?;
+    if let Some([begun, denied]) = blocks {
+        row(out, "denied by a block", &share(denied, requests))?;
+        row(out, "blocks begun", &begun.to_string())?;
+    }
     row(out, "clients", &counts.len().to_string())?;
     row(out, "clients affected", &share(affected as u64, counts.len() as u64))?;
     rows_of_log(out, traffic)?;
