@@ -43,6 +43,17 @@ const SEEDS: &[&[(u64, &str)]] = &[
     ],
     &[(0, "RL.SLIDINGLOG k 0 3650d COST 1000000000000 FORCE")],
     &[
+        (0, "RL.SLIDING k 1 1m"),
+        (1, "RL.SLIDING k 1 1m BLOCK 1m AFTER 3"),
+        (2, "RL.SLIDING k 1 1m BLOCK 1m AFTER 3"),
+    ],
+    &[(0, "RL.TOKENBUCKET k 10 1/60 COST 10"), (1, "RL.TOKENBUCKET k 10 1/60 BLOCK 5m")],
+    &[
+        (0, "RL.FIXEDWINDOW k 2 1m COST 2"),
+        (1, "RL.FIXEDWINDOW k 2 1m BLOCK 5m"),
+        (2, "RL.REFUND k 2"),
+    ],
+    &[
         (0, "RL.ACQUIRE k 10 1m holder COST 3"),
         (7, "RL.ACQUIRE k 10 2m a"),
         (9, "RL.ACQUIRE k 10 1m b COST 2"),
@@ -166,7 +177,9 @@ fn seeds(connection: &mut Connection) -> (Envelope, Vec<Vec<u8>>) {
         .iter()
         .map(|calls| {
             for (micros, line) in *calls {
-                assert_eq!(at(connection, *micros, line)[0], 1, "{line}");
+                let allowed = at(connection, *micros, line)[0];
+                let is_granted = !line.contains("BLOCK") && !line.contains("REFUND");
+                assert_eq!(allowed, i64::from(is_granted), "{line}");
             }
             let dump = dump(connection);
             send::<()>(connection, "DEL k");
@@ -190,6 +203,11 @@ fn with_bytes(bytes: &[u8], offset: usize, new: &[u8]) -> Vec<u8> {
 /// Whether a state or an effect is of a concurrency limit.
 fn is_of_leases(bytes: &[u8]) -> bool {
     bytes.get(1) == Some(&5)
+}
+
+/// Whether a state or an effect has denials.
+fn is_penalized(bytes: &[u8]) -> bool {
+    bytes.first() == Some(&3)
 }
 
 /// Where the fields of a state or an effect begin: two bytes, and then eight bytes each. After three of them, each
@@ -372,8 +390,27 @@ fn check_state(state: &[u8]) -> Result<(), TestCaseError> {
         .into_iter()
         .map(|offset| u64::from_le_bytes(state[offset..offset + 8].try_into().unwrap()))
         .collect();
+    let mut numbers = numbers;
+    if is_penalized(state) {
+        let denials: Vec<_> = numbers.drain(3..5).collect();
+        let is_block = denials[1] > 0;
+        let is_valid = match denials[..] {
+            [row, 0] => (1..1_000_000).contains(&row),
+            [began, duration] => {
+                began <= LATEST && (1_000..=315_360_000_000_000).contains(&duration)
+            }
+            _ => false,
+        };
+        prop_assert!(is_valid, "{:?}", state);
+        if is_block && numbers.len() == 3 {
+            // Nothing is used, and the block keeps it.
+            return Ok(());
+        }
+    }
+    prop_assert!(numbers.len() > 3, "{:?}", state);
     let (limit, third, moment) = (numbers[0], numbers[2], numbers[3]);
-    prop_assert!(state[0] == 1 && limit <= 1_000_000_000_000 && moment <= LATEST, "{:?}", state);
+    let is_known = state[0] == 1 || is_penalized(state);
+    prop_assert!(is_known && limit <= 1_000_000_000_000 && moment <= LATEST, "{:?}", state);
     let valid = match state[1] {
         0 | 1 => {
             let level = u128::from(numbers[4]) | u128::from(numbers[5]) << 64;
@@ -432,7 +469,10 @@ fn check_limiter(connection: &mut Connection, bytes: usize) -> Result<(), TestCa
     let most = if is_of_leases(&state) { 600 + 6 * bytes } else { 400 + 2 * bytes };
     prop_assert!(memory <= most, "{} bytes for {}", memory, bytes);
     let before = digest(connection, "k");
-    let moment = u64::from_le_bytes(state[26..34].try_into().unwrap());
+    // What is used comes after the denials, if there are any; a row is no moment.
+    let number = |offset| Some(u64::from_le_bytes(state.get(offset..offset + 8)?.try_into().ok()?));
+    let begins = if is_penalized(&state) { [42, 26] } else { [26, 26] };
+    let moment = begins.into_iter().find_map(number).unwrap();
     for now in [T0, T0 + 500_000, moment, moment.saturating_add(1_000), (1 << 53) - 1] {
         // The server expires keys by its own clock, which is before T0.
         let now = now.clamp(T0, (1 << 53) - 1);
@@ -443,7 +483,7 @@ fn check_limiter(connection: &mut Connection, bytes: usize) -> Result<(), TestCa
         let info: Option<Vec<Value>> = send(connection, &format!("RL.INFO k AT {now}"));
         prop_assert_eq!(info.is_some(), peek.is_some());
         if let (Some(info), Some(peek)) = (info, peek) {
-            check_info(&info, &peek)?;
+            check_info(&info, &peek, is_penalized(&state))?;
         }
     }
     prop_assert_eq!(digest(connection, "k"), before, "looking changes nothing");
@@ -530,7 +570,7 @@ fn check_row(row: &[i64], limit: u64) -> Result<(), TestCaseError> {
 }
 
 /// Asserts that RL.INFO tells what RL.PEEK does, and no more used than there can be.
-fn check_info(info: &[Value], peek: &[i64]) -> Result<(), TestCaseError> {
+fn check_info(info: &[Value], peek: &[i64], is_penalized: bool) -> Result<(), TestCaseError> {
     let find = |name: &str| {
         let name = Value::BulkString(name.into());
         let position = info.iter().position(|word| *word == name)?;
@@ -539,10 +579,14 @@ fn check_info(info: &[Value], peek: &[i64]) -> Result<(), TestCaseError> {
     let used = find("used").unwrap();
     // Many leases may hold more than there can be of units elsewhere.
     let most = if find("leases").is_some() { 1 << 53 } else { 2_000_000_000_000 };
-    prop_assert!((1..=most).contains(&used), "{:?}", info);
+    let blocked = find("blocked_ms");
+    prop_assert!(is_penalized || (blocked, find("denials")) == (None, None), "{:?}", info);
+    let least = if blocked.is_some() { 0 } else { 1 };
+    prop_assert!((least..=most).contains(&used), "{:?}", info);
     prop_assert_eq!(find("limit"), Some(peek[1]));
     prop_assert_eq!(find("remaining"), Some(peek[2]));
-    prop_assert_eq!(peek[2], (peek[1] - used).max(0), "{:?}", info);
+    let free = if blocked.is_some() { 0 } else { peek[1] - used };
+    prop_assert_eq!(peek[2], free.max(0), "{:?}", info);
     prop_assert_eq!(find("reset_ms"), Some(peek[4]));
     Ok(())
 }
@@ -720,6 +764,7 @@ fn random_states_of_the_internal_command_are_refused_or_a_limiter() {
 fn undoing(calls: &[(u64, &str)]) -> Vec<String> {
     let words: Vec<_> = calls[0].1.split(' ').collect();
     match words[0] {
+        _ if calls.iter().any(|(_, line)| line.contains("REFUND")) => Vec::new(),
         "RL.ACQUIRE" => {
             vec![format!("RL.RENEW k 5m {}", words[4]), format!("RL.RELEASE k {}", words[4])]
         }
@@ -755,7 +800,7 @@ fn effects() -> Vec<Vec<u8>> {
     assert_eq!(
         effects.len(),
         calls,
-        "one for each grant and refund, and for each lease renewed and released"
+        "one for each grant, refund and counted denial, and for each lease renewed and released"
     );
     effects
 }

@@ -12,6 +12,7 @@
 )]
 
 mod acl;
+mod block;
 mod client;
 mod cluster;
 mod commands;

@@ -73,6 +73,12 @@ fn fill(connection: &mut Connection) {
     at(connection, 0, "RL.SLIDING settled 50 1m COST 20");
     send::<Value>(connection, &format!("RL.SETTLE 2 settled token 20 9 AT {}", T0 + 1_000_000));
     send::<Value>(connection, &format!("RL.SETTLE 2 settled debt 9 60 AT {}", T0 + 2_000_000));
+    // Denied in a row, closed, and closed with nothing used.
+    for (key, denials) in [("row", 1), ("closed", 2), ("empty", 2)] {
+        let line = format!("RL.SLIDING {key} 1 1m BLOCK 1m AFTER 2");
+        (0..=denials).for_each(|n| _ = at(connection, n * 2_000_000, &line));
+    }
+    at(connection, 4_000_001, "RL.REFUND empty 1");
     // What redis-cell left, once taken over and once not.
     let arrival = (T0 + 40_000_000) * 1_000;
     for key in ["cell", "taken"] {
@@ -92,6 +98,9 @@ fn go_on(connection: &mut Connection) -> (Vec<Value>, BTreeMap<String, (String, 
         "RL.SLIDINGLOG hundred 1000 1m",
         "RL.SLIDING refunded 50 1m",
         "RL.SLIDING settled 50 1m",
+        "RL.SLIDING row 1 1m BLOCK 1m AFTER 2",
+        "RL.SLIDING closed 1 1m",
+        "RL.SLIDING empty 1 1m BLOCK 5s",
         "RL.ACQUIRE slots 9 1m new COST 2",
         "RL.ACQUIRE slots 50 1m b COST 8",
         "RL.ACQUIRE single 1 1m new",

@@ -171,7 +171,7 @@ impl Load {
                     return format!("RL.ACQUIRE {key} {limits} {at}");
                 }
                 let options = self.random.one_of(&["", "", "", "", "", "PARTIAL", "FORCE"]);
-                format!("RL.{algorithm} {key} {limits} {options} {at}")
+                format!("RL.{algorithm} {key} {limits} {options} {} {at}", self.block())
             }
             55..59 => {
                 let several = self.random.one_of(&["", "", "b", "c b d"]);
@@ -200,6 +200,9 @@ impl Load {
                     let algorithm = ALGORITHMS[number as usize % ALGORITHMS.len()];
                     keys += &format!(" k{}", number % KEYS);
                     limits += &format!(" {algorithm} {}", self.limits(algorithm));
+                    if algorithm != "CONCURRENCY" {
+                        limits += &format!(" {}", self.block());
+                    }
                 }
                 let force = self.random.one_of(&["", "", "", "FORCE"]);
                 format!("RL.MULTI {count}{keys}{limits} {force} {at}")
@@ -245,6 +248,11 @@ impl Load {
         let long = "a-holder-whose-id-is-as-long-as-an-id-may-be-and-not-a-byte-more";
         let id = self.random.one_of(&["a", "b", "c", "d", "e", "f", "16-bytes-of-an-id", long]);
         id.to_owned()
+    }
+
+    /// What is done about those who ask on.
+    fn block(&mut self) -> &'static str {
+        self.random.one_of(&["", "", "", "BLOCK 5ms", "BLOCK 300ms AFTER 2", "BLOCK 2s AFTER 4"])
     }
 
     /// A limit, a rate or a window, and options that only this algorithm has, or all have.

@@ -391,6 +391,30 @@ fn what_changes_nothing_writes_nothing() {
                 .unwrap();
         assert_eq!((reply[0], server.written()), (0, before), "{script}");
     }
+    // A denial is written if it counts for a block, which needs something used and none that runs yet.
+    let block = format!("BLOCK 1h AFTER 2 {now}");
+    for limits in LIMITS {
+        let command = on(&format!("closed:{limits}").replace(' ', "-"), limits);
+        let key = command.split(' ').nth(1).unwrap();
+        assert!(server.cost(&format!("{command} COST 10 {now}")) > 0, "{command}");
+        assert!(server.cost(&format!("{command} {block}")) > 0, "{command}");
+        assert_eq!(server.cost(&format!("{command} {now}")), 0, "{command}");
+        assert!(server.cost(&format!("{command} COST 11 {block}")) > 0, "{command}");
+        for nothing in [
+            format!("{command} {block}"),
+            format!("{command} COST 11 {block}"),
+            format!("{command} COST 5 PARTIAL {block}"),
+            format!("{command} COST 0 {block}"),
+            format!("RL.MULTI 2 other {key} SLIDING 5 1m BLOCK 1s {limits} BLOCK 1h {now}"),
+            format!("{} {block}", on("fresh", &limits.replacen(" 10 ", " 0 ", 1))),
+        ] {
+            assert_eq!(server.cost(&nothing), 0, "{nothing}");
+        }
+        assert!(server.cost(&format!("RL.REFUND {key} 10 {now}")) > 0, "it is there still");
+        assert_eq!(server.cost(&format!("RL.REFUND {key} 1 {now}")), 0, "nothing is used");
+        assert_eq!(server.cost(&format!("RL.SETTLE 1 {key} 2 1 {now}")), 0, "nothing is used");
+        assert!(server.cost(&format!("{command} FORCE {block}")) > 0, "{command}");
+    }
     for line in LEASED {
         assert!(server.cost(&format!("{line} {now}")) > 0, "{line}");
     }
@@ -774,7 +798,12 @@ fn a_denied_call_disturbs_no_transaction_that_watches_the_key() {
             (format!("RL.REFUND k 0 {now}"), false),
             (format!("RL.REFUND other 1 {now}"), false),
             (format!("RL.MULTI 2 other k SLIDING 5 1m {limits} {now}"), false),
+            (format!("{command} BLOCK 1s AFTER 2 {now}"), true),
             (format!("{command} FORCE {now}"), true),
+            (format!("{command} BLOCK 1ms {now}"), true),
+            (format!("{command} BLOCK 1ms {now}"), false),
+            (format!("{command} FORCE AT {}", T0 + 1_000), true),
+            (format!("RL.REFUND k 1 {now}"), true),
             (format!("RL.REFUND k 3 {now}"), true),
             (format!("RL.MULTI 2 other k SLIDING 5 1m {limits} {now}"), true),
             ("RL.RESET k other".into(), true),

@@ -96,19 +96,22 @@ fn a_newer_module_loads_an_older_ones_files() {
 }
 
 #[test]
-fn an_older_module_reads_what_it_knows_and_refuses_leases() {
+fn an_older_module_reads_what_it_knows_and_refuses_leases_and_blocks() {
     let Some(older) = older() else { return };
     let (older, newer) = (older.start().unwrap(), newer().start().unwrap());
     let (mut old, mut new) = (connect(&older), connect(&newer));
     fill(&newer);
     at(&mut new, 0, "RL.ACQUIRE c 2 1d id");
+    for _ in 0..2 {
+        at(&mut new, 0, "RL.SLIDING blocked 1 1d BLOCK 1d");
+    }
     let keys: Vec<String> = send(&mut new, "KEYS *");
     for key in keys {
         let bytes: Vec<u8> = send(&mut new, &format!("DUMP {key}"));
         let restored = try_send::<()>(&mut old, &[b"RESTORE", key.as_bytes(), b"0", &bytes]);
-        if key == "c" {
-            assert!(restored.is_err(), "it knows no leases");
-            assert_eq!(send::<i64>(&mut old, "EXISTS c"), 0);
+        if ["c", "blocked"].contains(&key.as_str()) {
+            assert!(restored.is_err(), "it knows neither leases nor blocks");
+            assert_eq!(send::<i64>(&mut old, &format!("EXISTS {key}")), 0);
         } else {
             restored.unwrap();
             assert_eq!(send::<Vec<u8>>(&mut old, &format!("DUMP {key}")), bytes, "{key}");
