@@ -9,6 +9,8 @@
 //! Rules are read from an iterator of byte strings, up to the first word that does not belong to the rule. What is wrong with
 //! one is an [`Error`]; its text is the business of whoever reports it.
 
+use std::num::NonZeroU32;
+
 use super::block::{MAX_AFTER, Penalty};
 use super::calendar::{Calendar, Period};
 use super::decision::{Mode, Request};
@@ -243,7 +245,7 @@ impl<'a> Rule<'a> {
             }
         };
         let limits = limits.ok_or(wrong_limit)?;
-        let (request, penalty) = (options.request(), options.penalty);
+        let (request, penalty) = (options.request(), options.penalty());
         Ok(Self { limits, calendar, request, holder, penalty, at: options.at })
     }
 
@@ -277,9 +279,7 @@ pub(crate) struct Options<'a> {
     partial: bool,
     force: bool,
     block: Option<Micros>,
-    after: Option<u32>,
-    /// Of the two before.
-    penalty: Option<Penalty>,
+    after: Option<NonZeroU32>,
     pub(crate) at: Option<Micros>,
     pub(crate) count: Option<usize>,
 }
@@ -312,13 +312,9 @@ impl<'a> Options<'a> {
         if options.partial && options.force {
             return Err(Error::PartialAndForce);
         }
-        options.penalty = match (options.block, options.after) {
-            (None, None) => None,
-            (None, Some(_)) => return Err(Error::AfterWithoutBlock),
-            (Some(duration), after) => {
-                Some(Penalty::new(duration, after.unwrap_or(1)).ok_or(Error::Block)?)
-            }
-        };
+        if options.after.is_some() && options.block.is_none() {
+            return Err(Error::AfterWithoutBlock);
+        }
         Ok(options)
     }
 
@@ -351,6 +347,11 @@ impl<'a> Options<'a> {
         Ok(())
     }
 
+    /// The penalty that is asked for.
+    fn penalty(&self) -> Option<Penalty> {
+        Penalty::new(self.block?, self.after.map_or(1, NonZeroU32::get))
+    }
+
     /// What is asked for: 1 unit unless the options say otherwise.
     pub(crate) fn request(&self) -> Request {
         let mode = match (self.partial, self.force) {
@@ -367,9 +368,8 @@ fn parse_buckets(text: &[u8]) -> Option<u16> {
     (buckets > 0).then_some(buckets)
 }
 
-fn parse_after(text: &[u8]) -> Option<u32> {
-    let after = u32::try_from(parse_integer(text, MAX_AFTER.into())?).ok()?;
-    (after > 0).then_some(after)
+fn parse_after(text: &[u8]) -> Option<NonZeroU32> {
+    u32::try_from(parse_integer(text, MAX_AFTER.into())?).ok().and_then(NonZeroU32::new)
 }
 
 fn parse_count(text: &[u8]) -> Option<usize> {
