@@ -27,6 +27,9 @@ const CALLS: &[(&str, Kind)] = &[
     ("RL.LEASES k", Kind::Looks),
 ];
 
+/// Which shows names of keys, whatever patterns a user has.
+const TOP: &str = "RL.TOP";
+
 const INTERNAL: &[&str] = &["RL._ADD k effect", "RL._RESTORE k state"];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -85,7 +88,7 @@ fn commands_are_in_the_categories_that_their_flags_say() {
             return;
         };
         let users = CALLS.iter().filter(|(_, kind)| is_in(*kind)).map(|(call, _)| *call);
-        let internal = INTERNAL.iter().filter(|_| internal).copied();
+        let internal = INTERNAL.iter().chain([&TOP]).filter(|_| internal).copied();
         let mut expected: Vec<_> =
             users.chain(internal).map(|call| self::name(call).to_lowercase()).collect();
         found.sort();
@@ -247,6 +250,11 @@ fn the_server_finds_the_keys_of_every_command_and_what_is_done_to_them() {
         }
         seen.push(name(call).to_lowercase());
     }
+    // One has none.
+    let words: [&[u8]; 4] = [b"COMMAND", b"GETKEYS", TOP.as_bytes(), b"RESET"];
+    let none = error(&mut connection, &words);
+    assert!(none.contains("no key arguments"), "{none}");
+    seen.push(TOP.to_lowercase());
     seen.dedup();
     seen.sort();
     listed.iter_mut().for_each(|name| *name = name.to_lowercase());

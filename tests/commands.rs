@@ -414,5 +414,5 @@ fn the_server_knows_the_commands_as_the_table_declares_them() {
             other => panic!("{command}: arguments are {other:?}"),
         }
     }
-    assert_eq!(commands.len(), 19, "{commands:?}");
+    assert_eq!(commands.len(), 20, "{commands:?}");
 }

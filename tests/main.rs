@@ -35,4 +35,5 @@ mod replication;
 mod server;
 mod settle;
 mod throttle;
+mod top;
 mod upgrade;

@@ -74,7 +74,7 @@ impl Bare {
         let reply: Vec<i64> = send(&mut self.connection, "RL.SLIDING k 5 1m");
         assert_eq!(reply[..3], [1, 5, 4]);
         self.wait_for_cron();
-        assert_eq!(send::<Vec<String>>(&mut self.connection, "CONFIG GET rl.*").len(), 8);
+        assert_eq!(send::<Vec<String>>(&mut self.connection, "CONFIG GET rl.*").len(), 10);
     }
 }
 
@@ -108,6 +108,7 @@ fn a_server_that_refuses_a_setting_refuses_the_module_and_lives() {
         ("rl.max-log-entries", "many"),
         ("rl.max-leases", "0"),
         ("rl.max-leases", "1000001"),
+        ("rl.top-entries", "10001"),
         ("rl.cl-throttle", "perhaps"),
         ("rl.client-clock", "2"),
     ] {

@@ -13,13 +13,16 @@ pub(super) struct Attempt<'a> {
     pub(super) rule: Rule<'a>,
     pub(super) decision: Decision,
     pub(super) plan: Plan,
+    /// Whether its denial began a block.
+    pub(super) began_block: bool,
 }
 
 impl<'a> Attempt<'a> {
     /// An attempt that is still to be decided.
     #[inline]
     pub(super) fn new(key: WriteKey<'a>, rule: Rule<'a>) -> Self {
-        Self { key, rule, decision: Decision::default(), plan: Plan::default() }
+        let (decision, plan) = (Decision::default(), Plan::default());
+        Self { key, rule, decision, plan, began_block: false }
     }
 
     /// Decides the request. Nothing is taken yet.

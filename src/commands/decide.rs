@@ -4,7 +4,7 @@ use super::attempt::{Attempt, Strings};
 use super::errors::Error;
 use super::options::moment;
 use super::reply::row;
-use super::settle::settle;
+use super::settle::{publish, settle};
 use crate::limiter::rule::Rule;
 use crate::limiter::{Algorithm, Mode};
 use crate::redis::{Call, WriteKey, config};
@@ -31,5 +31,6 @@ pub(super) fn run(call: &Call<'_>, algorithm: Algorithm) -> Result<(), Error> {
     if partial {
         call.reply_integer(attempt.decision.taken.cast_signed());
     }
+    publish(call, attempt);
     Ok(())
 }

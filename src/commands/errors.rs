@@ -9,6 +9,9 @@ use crate::limiter::block::MAX_AFTER;
 use crate::limiter::limits::{MAX_BUCKETS, MAX_LEASES, MAX_UNITS};
 use crate::limiter::rule::{self, MAX_RULES, Word};
 
+/// The most keys that RL.TOP lists.
+pub(super) const MAX_TOP: usize = 1_000;
+
 /// Why a command changed nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Error {
@@ -49,6 +52,12 @@ pub(super) enum Error {
     /// A key has as many leases as the setting given allows.
     TooManyLeases(usize),
     ForceAndConcurrency,
+    /// How many keys RL.TOP is to list.
+    TopCount,
+    /// A word that is none of RL.TOP's.
+    TopUnknown,
+    /// RESET stands alone.
+    AfterReset,
     /// The server holds as much as it may.
     OutOfMemory,
     /// The bytes of an effect.
@@ -106,6 +115,9 @@ impl Error {
                 "ERR the key has too many leases: at most {max} (the setting rl.max-leases)"
             ),
             Self::ForceAndConcurrency => "ERR FORCE cannot be used with CONCURRENCY".into(),
+            Self::TopCount => format!("ERR COUNT must be an integer from 1 to {MAX_TOP}"),
+            Self::TopUnknown => "ERR unknown option; expected one of COUNT, AT, or RESET".into(),
+            Self::AfterReset => "ERR RESET must be the only argument".into(),
             Self::OutOfMemory => {
                 "OOM a new limiter needs memory, but used memory exceeds 'maxmemory'".into()
             }

@@ -7,7 +7,7 @@
 //! | `table` | the declaration of every command |
 //! | `decide` | the recipe of the five that decide on one key |
 //! | `attempt` | a request on one key, and the decision |
-//! | `settle` | what follows a decision: memory, effect, replication, counting |
+//! | `settle` | what follows a decision: memory, effect, replication, counting, events |
 //! | `keys`, `holders` | the keys of a command on several; the holders of leases |
 //! | `options`, `reply`, `errors` | the moment, the five integers, every message |
 
@@ -39,5 +39,6 @@ mod slidinglog;
 mod table;
 mod throttle;
 mod tokenbucket;
+mod top;
 
 pub(crate) use table::TABLE;

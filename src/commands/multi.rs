@@ -5,7 +5,7 @@ use super::errors::Error;
 use super::keys::{Names, report_keys};
 use super::options::{moment, read_all};
 use super::reply::{row, row_as_it_stands};
-use super::settle::settle;
+use super::settle::{publish_all, settle};
 use crate::limiter::rule::{Rule, Word};
 use crate::limiter::{Algorithm, Micros, Mode, Request, decide};
 use crate::redis::{Args, Call, WriteKey, config};
@@ -28,7 +28,10 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
     settle(call, &mut attempts, now)?;
     match attempts.iter().position(|attempt| !attempt.decision.allowed) {
         None => reply_granted(call, &attempts),
-        Some(refused) => reply_refused(call, &attempts, refused, now),
+        Some(refused) => {
+            reply_refused(call, &attempts, refused, now);
+            publish_all(call, attempts);
+        }
     }
     Ok(())
 }

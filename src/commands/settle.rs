@@ -1,4 +1,4 @@
-//! What follows a decision, for one key or for many: memory, effect, replication, counting.
+//! What follows a decision, for one key or for many: memory, effect, replication, counting, events.
 //!
 //! A command that decides is not replicated as it came, since another server would decide at another time. Its effects
 //! are, as one call of [`ADD_COMMAND`] for all keys. [`apply`] carries an effect out, on the primary as on its replicas.
@@ -11,7 +11,7 @@ use crate::limiter::block::Denials;
 use crate::limiter::effect::{self, After, Before, Change, Effect};
 use crate::limiter::leases::Leases;
 use crate::limiter::{Id, Limiter, Micros};
-use crate::redis::{Call, WriteKey, stats};
+use crate::redis::{Arg, Call, Event, WriteKey, stats, top};
 
 /// The internal command that applies effects: `RL._ADD key effect [key effect ...]`.
 pub(super) const ADD_COMMAND: &CStr = c"RL._ADD";
@@ -38,8 +38,11 @@ pub(super) fn settle<'a>(
         // A request for nothing is none, and one that only another's refusal stopped is neither granted nor denied.
         if attempt.rule.request.cost > 0 && attempt.decision.allowed == granted {
             stats::count(attempt.rule.limits().algorithm(), granted);
-            if !granted && attempt.decision.is_blocked {
-                stats::count_denied_by_block();
+            if !granted {
+                top::count(call, attempt.key.name(), now);
+                if attempt.decision.is_blocked {
+                    stats::count_denied_by_block();
+                }
             }
         }
     }
@@ -59,11 +62,52 @@ fn count_denials<'a>(call: &Call<'a>, attempts: &mut [Attempt<'a>], now: Micros)
         let effect = Effect { limits: limiter.limits(), at: now, change: Change::Deny(penalty) };
         if let Denials::Block { duration, .. } = denials {
             attempt.decision = attempt.decision.while_blocked(duration);
+            attempt.began_block = true;
             stats::count_block();
         }
         Some((&mut attempt.key, effect))
     });
     carry_out_all(call, effects);
+}
+
+/// Publishes what others may learn of, after the reply.
+#[inline(always)]
+pub(super) fn publish<'a>(call: &Call<'a>, attempt: Attempt<'a>) {
+    Outcome::close(attempt).publish(call);
+}
+
+/// The same for several keys.
+pub(super) fn publish_all<'a>(call: &Call<'a>, attempts: Vec<Attempt<'a>>) {
+    // All keys are closed before the first event.
+    let outcomes: Vec<_> = attempts.into_iter().map(Outcome::close).collect();
+    for outcome in outcomes {
+        outcome.publish(call);
+    }
+}
+
+/// What others may learn of a key that is closed: see [`Call::publish`].
+struct Outcome<'a> {
+    key: Arg<'a>,
+    denied: bool,
+    began_block: bool,
+}
+
+impl<'a> Outcome<'a> {
+    #[inline(always)]
+    fn close(attempt: Attempt<'a>) -> Self {
+        let (denied, began_block) = (!attempt.decision.allowed, attempt.began_block);
+        Self { key: attempt.key.name(), denied, began_block }
+    }
+
+    #[inline(always)]
+    fn publish(&self, call: &Call<'a>) {
+        if self.denied {
+            call.publish(Event::Denied, self.key);
+            if self.began_block {
+                call.publish(Event::Blocked, self.key);
+            }
+        }
+    }
 }
 
 /// Takes what was granted.

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 
 use super::{
     acquire, fixedwindow, info, internal, leakybucket, leases, multi, peek, refund, release, renew,
-    reset, rl_settle, settle, sliding, slidinglog, throttle, tokenbucket,
+    reset, rl_settle, settle, sliding, slidinglog, throttle, tokenbucket, top,
 };
 use crate::handler;
 use crate::redis::config;
@@ -263,6 +263,29 @@ pub(crate) const TABLE: &[Command] = &[
         since: VERSION,
         presence: Presence::Always,
         handler: handler!(rl_settle::run),
+    },
+    Command {
+        name: c"RL.TOP",
+        arity: -1,
+        // It shows names whatever a user's key patterns are.
+        flags: c"readonly admin",
+        acl: c"admin dangerous",
+        keys: Keys::None,
+        args: &[Argument::required(
+            c"what",
+            Kind::OneOf(&[
+                Argument::required(
+                    c"list",
+                    Kind::Block(&[Argument::option(c"COUNT", c"n", Kind::Integer), AT]),
+                ),
+                Argument::word(c"RESET", c"reset"),
+            ]),
+        )
+        .or_nothing()],
+        summary: c"Lists the keys that are denied most often lately, or forgets them",
+        complexity: c"O(e * log e) for the e keys that rl.top-entries says",
+        handler: handler!(top::run),
+        ..LOOKING
     },
     Command {
         name: c"RL.THROTTLE",

@@ -6,7 +6,7 @@
 use super::attempt::{Attempt, Strings};
 use super::errors::Error;
 use super::options::{moment, read_all};
-use super::settle::settle;
+use super::settle::{publish, settle};
 use crate::limiter::limits::{Rate, parse_integer, parse_units};
 use crate::limiter::rule::{Rule, Word};
 use crate::limiter::{Limits, Micros, Mode, Request};
@@ -43,6 +43,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
         retry_after,
         seconds_up(decision.reset),
     ]);
+    publish(call, attempt);
     Ok(())
 }
 

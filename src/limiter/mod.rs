@@ -25,6 +25,7 @@
 //! | `stored` | the 32 bytes in which each of them is kept |
 //! | `effect` | what a grant or a refund does to a key |
 //! | `codec` | the stored bytes and the replicated effect |
+//! | `top` | which keys are denied most often |
 //!
 //! # Another algorithm
 //!
@@ -51,6 +52,7 @@ pub(crate) mod rule;
 mod sliding_window;
 mod stored;
 pub(crate) mod time;
+pub(crate) mod top;
 mod tree;
 
 #[cfg(test)]

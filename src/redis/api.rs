@@ -73,6 +73,7 @@ server_functions! {
         = RedisModule_IsKeysPositionRequest;
     fn key_at_pos_with_flags(ctx: *mut raw::RedisModuleCtx, position: c_int, flags: c_int)
         = RedisModule_KeyAtPosWithFlags;
+    fn get_selected_db(ctx: *mut raw::RedisModuleCtx) -> c_int = RedisModule_GetSelectedDb;
     fn get_context_flags(ctx: *mut raw::RedisModuleCtx) -> c_int = RedisModule_GetContextFlags;
     fn replicate_verbatim(ctx: *mut raw::RedisModuleCtx) -> c_int = RedisModule_ReplicateVerbatim;
     fn reply_with_long_long(ctx: *mut raw::RedisModuleCtx, value: c_longlong) -> c_int

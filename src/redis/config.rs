@@ -1,15 +1,18 @@
 //! The configuration: `rl.*` in the server's own configuration file and in `CONFIG GET` and `SET`.
 
 use std::ffi::{CStr, c_char, c_int, c_longlong, c_void};
+use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 use redis_module::raw;
 
-use super::api;
+use super::{api, top};
 use crate::limiter::limits::{MAX_LEASES, MAX_LOG_ENTRIES};
 
 const DEFAULT_LOG_ENTRIES: i64 = 100_000;
 const DEFAULT_LEASES: i64 = 100_000;
+const DEFAULT_TOP_ENTRIES: c_longlong = 128;
+const MAX_TOP_ENTRIES: c_longlong = 10_000;
 
 static LOG_ENTRIES: AtomicI64 = AtomicI64::new(DEFAULT_LOG_ENTRIES);
 static LEASES: AtomicI64 = AtomicI64::new(DEFAULT_LEASES);
@@ -49,10 +52,12 @@ pub(super) unsafe fn load(ctx: *mut raw::RedisModuleCtx) -> bool {
     // SAFETY: as above.
     let leases = unsafe { register_number(ctx, name, default, MAX_LEASES as u64, &LEASES) };
     // SAFETY: as above.
+    let top = unsafe { register_top_entries(ctx) };
+    // SAFETY: as above.
     let cl_throttle = unsafe { register_start_flag(ctx, c"cl-throttle", true, &CL_THROTTLE) };
     // SAFETY: as above.
     let client_clock = unsafe { register_start_flag(ctx, c"client-clock", false, &CLIENT_CLOCK) };
-    let registered = [entries, leases, cl_throttle, client_clock] == [api::OK; 4];
+    let registered = [entries, leases, top, cl_throttle, client_clock] == [api::OK; 5];
     // SAFETY: as above, and all settings are registered.
     registered && unsafe { api::load_configs(ctx) } == api::OK
 }
@@ -78,6 +83,25 @@ unsafe fn register_number(
             Some(set_number),
             None,
             (&raw const *number).cast_mut().cast(),
+        )
+    }
+}
+
+/// Registers `rl.top-entries`: how many keys RL.TOP can tell apart, 0 (none) to 10^4. [`top`] keeps the number.
+unsafe fn register_top_entries(ctx: *mut raw::RedisModuleCtx) -> c_int {
+    // SAFETY: the name is a C string, and the functions match the setting's type.
+    unsafe {
+        api::register_numeric_config(
+            ctx,
+            c"top-entries".as_ptr(),
+            DEFAULT_TOP_ENTRIES,
+            raw::REDISMODULE_CONFIG_DEFAULT,
+            0,
+            MAX_TOP_ENTRIES,
+            Some(get_top_entries),
+            Some(set_top_entries),
+            None,
+            null_mut(),
         )
     }
 }
@@ -120,6 +144,20 @@ unsafe extern "C" fn set_number(
     // SAFETY: registered with this static as its data. The server has checked the bounds.
     let number = unsafe { &*data.cast::<AtomicI64>() };
     number.store(value, Relaxed);
+    api::OK
+}
+
+unsafe extern "C" fn get_top_entries(_name: *const c_char, _data: *mut c_void) -> c_longlong {
+    top::entries().into()
+}
+
+unsafe extern "C" fn set_top_entries(
+    _name: *const c_char,
+    value: c_longlong,
+    _data: *mut c_void,
+    _error: *mut *mut raw::RedisModuleString,
+) -> c_int {
+    top::resize(u32::try_from(value).unwrap_or_default());
     api::OK
 }
 

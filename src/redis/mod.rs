@@ -13,6 +13,7 @@
 //! | `key` | an open key: what it holds, storing, expiry |
 //! | `datatype` | the native type `ratelimit`: what the server does with a value |
 //! | `replicate`, `propagation` | what replicas and the append-only file are sent, and whether there are any |
+//! | `top`, `events` | which keys are denied most often; what is published as it happens |
 //! | `clock`, `reply`, `config`, `stats` | as their names say |
 
 mod api;
@@ -20,12 +21,15 @@ mod args;
 pub(crate) mod clock;
 pub(crate) mod config;
 pub(crate) mod datatype;
+mod events;
 mod key;
 mod propagation;
 pub(crate) mod register;
 mod replicate;
 mod reply;
 pub(crate) mod stats;
+pub(crate) mod top;
 
 pub(crate) use args::{Arg, Args, Call};
+pub(crate) use events::Event;
 pub(crate) use key::{Held, ReadKey, WriteKey};

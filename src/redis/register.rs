@@ -9,7 +9,7 @@ use std::ptr::{null, null_mut};
 
 use redis_module::{Context, raw};
 
-use super::{Call, api, config, datatype, propagation};
+use super::{Call, api, config, datatype, propagation, top};
 
 /// The package's version, as Cargo.toml has it. Until there has been a release it is every command's `since`.
 pub(crate) const VERSION: &CStr =
@@ -60,6 +60,7 @@ pub(crate) enum Presence {
 /// Which arguments of a command are keys.
 #[derive(Clone, Copy)]
 pub(crate) enum Keys {
+    None,
     First,
     All,
     /// Every second argument, from the first on.
@@ -249,6 +250,8 @@ pub(crate) fn load(ctx: &Context, commands: &[Command]) -> Result<(), String> {
     unsafe { api::set_module_options(ctx, options()) };
     // SAFETY: as above.
     unsafe { propagation::watch(ctx) };
+    // SAFETY: as above.
+    unsafe { top::watch(ctx) };
     Ok(())
 }
 
@@ -350,9 +353,11 @@ fn key_specs(command: &Command) -> [raw::RedisModuleCommandKeySpec; 2] {
     let range = |lastkey, keystep| raw::RedisModuleCommandKeySpec__bindgen_ty_2 {
         range: Range { lastkey, keystep, limit: 0 },
     };
+    let index = raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INDEX;
+    let end = raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INVALID;
     // Positions of a range count from where the search begins, -1 being the last argument.
     let (find_keys_type, fk) = match command.keys {
-        Keys::First => (RANGE, range(0, 1)),
+        Keys::None | Keys::First => (RANGE, range(0, 1)),
         Keys::All => (RANGE, range(-1, 1)),
         Keys::Pairs => (RANGE, range(-1, 2)),
         Keys::Counted => {
@@ -370,9 +375,8 @@ fn key_specs(command: &Command) -> [raw::RedisModuleCommandKeySpec; 2] {
         find_keys_type,
         fk,
     };
-    let index = raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INDEX;
-    let end = raw::RedisModuleKeySpecBeginSearchType_REDISMODULE_KSPEC_BS_INVALID;
-    [spec(u64::from(command.access.flags()), index), spec(0, end)]
+    let begin = if let Keys::None = command.keys { end } else { index };
+    [spec(u64::from(command.access.flags()), begin), spec(0, end)]
 }
 
 /// The lists of arguments that a description points to, kept until the server has copied them.

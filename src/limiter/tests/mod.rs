@@ -11,6 +11,7 @@
 //! | `rates` | the long-run rate, and the crate `governor` as an independent oracle |
 //! | `stored_bytes` | what is stored and replicated, whole, cut, and mutated |
 //! | `sizes` | memory |
+//! | `top` | which keys are denied most often, beside a slow model and exact counts |
 //!
 //! `model` is the oracle, `traffic` makes random limits and requests.
 //!
@@ -29,6 +30,7 @@ mod rates;
 mod rows;
 mod sizes;
 mod stored_bytes;
+mod top;
 mod traffic;
 
 use proptest::prelude::{ProptestConfig, Strategy};

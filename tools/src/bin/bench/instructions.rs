@@ -20,8 +20,8 @@ use crate::page::{self, grouped, table};
 use crate::promises::{ByServer, Good, Promise, for_server, on_redis_7, render};
 use crate::server::{Builder, Server};
 use crate::workload::{
-    self, REDIS_CELL, SET_EX, SLIDING_GRANTED, SLIDINGLOG_GRANTED, SLOT_PAIR, TOKENBUCKET_GRANTED,
-    Workload,
+    self, REDIS_CELL, SET_EX, SLIDING_GRANTED, SLIDINGLOG_GRANTED, SLOT_PAIR, TOKENBUCKET_DENIED,
+    TOKENBUCKET_GRANTED, Workload,
 };
 
 #[derive(Args)]
@@ -60,13 +60,16 @@ const LOG_ENTRIES: u64 = 10;
 const LONG_LOG: &str = "RL.SLIDINGLOG granted, 100,000 entries";
 /// The call that such a log is filled by, in real time: under valgrind no two come in one microsecond.
 const LONG_CALL: &str = "RL.SLIDINGLOG key:__rand_int__ 10000000 1h";
+/// Denials of so few keys that RL.TOP counts each of them, and of more: then every denial takes another's place.
+const FEW_DENIED: &str = "RL.TOKENBUCKET denied, one of 100 keys";
 const FEW_LEASES: &str = "RL.ACQUIRE and RL.RELEASE, 10 leases";
 const MANY_LEASES: &str = "RL.ACQUIRE and RL.RELEASE, 10,000 leases";
 /// What `--check` counts: first what is not ours, to tell whether this machine counts as that of the file did.
-const GUARDED: [&str; 10] = [
+const GUARDED: [&str; 11] = [
     SET_EX.name,
     "RL.TOKENBUCKET granted",
-    "RL.TOKENBUCKET denied",
+    TOKENBUCKET_DENIED.name,
+    FEW_DENIED,
     "RL.LEAKYBUCKET granted",
     "RL.FIXEDWINDOW granted",
     "RL.SLIDING granted",
@@ -124,6 +127,7 @@ fn cases(options: &Options, product: &str) -> Result<Vec<Case>> {
     let long_log = Workload { call: LONG_CALL, prepare: LONG_CALL, ..SLIDINGLOG_GRANTED };
     let server = plain.clone().setting("rl.max-log-entries 10000000");
     cases.push(Case { keys: 1, times: 100_000, ..case(LONG_LOG, long_log, server) });
+    cases.push(Case { keys: 100, ..case(FEW_DENIED, TOKENBUCKET_DENIED, plain.clone()) });
     for (name, leases) in [(FEW_LEASES, 10), (MANY_LEASES, 10_000)] {
         cases.push(Case { keys: leases, ..case(name, SLOT_PAIR, plain.clone()) });
     }

@@ -106,6 +106,8 @@ pub const SET_YARDSTICK: Workload = built_in(SET_EX.name, SET_BESIDE, SET_BESIDE
 pub const PING_YARDSTICK: Workload = built_in("PING", "PING", SET_BESIDE_LONG);
 pub const TOKENBUCKET_GRANTED: Workload =
     granted("RL.TOKENBUCKET granted", TOKENBUCKET, TOKENBUCKET_USED);
+pub const TOKENBUCKET_DENIED: Workload =
+    denied("RL.TOKENBUCKET denied", "RL.TOKENBUCKET key:__rand_int__ 1 1/1d");
 pub const FIXEDWINDOW_GRANTED: Workload =
     granted("RL.FIXEDWINDOW granted", FIXEDWINDOW, FIXEDWINDOW);
 pub const SLIDING_GRANTED: Workload = granted("RL.SLIDING granted", SLIDING, SLIDING);
@@ -118,7 +120,7 @@ pub const ALL: [Workload; 20] = [
     built_in("INCR", "INCR key:__rand_int__", "INCR key:__rand_int__"),
     SET_EX,
     TOKENBUCKET_GRANTED,
-    denied("RL.TOKENBUCKET denied", "RL.TOKENBUCKET key:__rand_int__ 1 1/1d"),
+    TOKENBUCKET_DENIED,
     granted("RL.LEAKYBUCKET granted", LEAKYBUCKET, LEAKYBUCKET_USED),
     denied("RL.LEAKYBUCKET denied", "RL.LEAKYBUCKET key:__rand_int__ 1 1/1d"),
     FIXEDWINDOW_GRANTED,
