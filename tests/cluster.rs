@@ -227,6 +227,11 @@ const USED: &[Used] = &[
     Used { key: "{m}few-sliding", limits: "SLIDING 100 30d BUCKETS 1000", limit: 100 },
 ];
 
+/// Denied in a row, and closed by that: both go along with the slot.
+const PENALIZED: [(&str, usize); 2] = [("{m}row", 2), ("{m}closed", 3)];
+const BLOCK: &str = "1 1d BLOCK 1d AFTER 3";
+const DAY_MS: i64 = 86_400_000;
+
 impl Used {
     fn line(&self) -> String {
         let (algorithm, limits) = self.limits.split_once(' ').unwrap();
@@ -248,9 +253,16 @@ impl Load {
     const CLIENTS: usize = 4;
     const SLOTS: u64 = 2;
 
-    /// Runs `work` while clients use the keys, and then asserts of each key that exactly its limit was granted in all.
+    /// Runs `work` while clients use the keys, and then asserts of each key that exactly its limit was granted in all, and that
+    /// what was closed is still closed.
     fn run(cluster: &Cluster, work: impl FnOnce(&Self)) {
         let load = Self::default();
+        let mut client = cluster.client(0, &load.seen);
+        for (key, denials) in PENALIZED {
+            for _ in 0..=denials {
+                client.send::<Value>(&format!("RL.SLIDING {key} {BLOCK}"));
+            }
+        }
         let granted = thread::scope(|scope| {
             // Should the work fail, the clients end all the same.
             let _stopped = Stop(&load.stop);
@@ -281,6 +293,8 @@ impl Load {
             let denied: Vec<i64> = client.send(&used.line());
             assert_eq!(denied[0], 0, "{} grants no more", used.key);
         }
+        let third: Vec<i64> = client.send(&format!("RL.SLIDING {{m}}row {BLOCK}"));
+        assert_eq!((third[0], third[3]), (0, DAY_MS), "the denials in a row came along");
     }
 
     /// Uses all keys, alone and together, until it is told to stop; the units that were granted of each.
@@ -296,6 +310,8 @@ impl Load {
                 client.send::<Value>(line);
             }
             self.hold_slot(index, &mut client);
+            let closed: Vec<i64> = client.send("RL.SLIDING {m}closed 9 1d");
+            assert!(closed[0] == 0 && closed[3] > DAY_MS / 2, "the block came along: {closed:?}");
             for (line, granted) in lines.iter().zip(&mut granted) {
                 *granted += client.send::<Vec<i64>>(line)[0];
             }
@@ -501,7 +517,7 @@ fn a_slot_that_moves_key_by_key_under_load_grants_no_unit_twice_and_forgets_none
         }
         load.wait_for_rounds();
     });
-    assert_eq!(cluster.assert_replicas_agree(), USED.len());
+    assert_eq!(cluster.assert_replicas_agree(), USED.len() + PENALIZED.len());
 }
 
 /// What the user must be allowed as whom servers move slots (the setting `primaryuser`): what the servers' own commands ask
@@ -536,7 +552,7 @@ fn a_slot_that_moves_at_once_under_load_grants_no_unit_twice_and_forgets_none() 
         }
         load.wait_for_rounds();
     });
-    assert_eq!(cluster.assert_replicas_agree(), USED.len());
+    assert_eq!(cluster.assert_replicas_agree(), USED.len() + PENALIZED.len());
 }
 
 #[test]

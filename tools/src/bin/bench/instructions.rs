@@ -93,11 +93,15 @@ pub fn run(options: &Options, out: &Path) -> Result<()> {
     }
     println!("{}", build.exact);
     let counts = count(cases(options, &build.name)?, options)?;
-    let rows = counts.iter().map(|(name, count)| [name.clone(), grouped(*count)]);
+    let mut kept = Kept::read(out)?;
+    let row = |name: &str, count: f64| [name.to_owned(), grouped(count)];
+    let mut rows: Vec<_> = counts.iter().map(|(name, count)| row(name, *count)).collect();
+    // redis-cell's figure stays if it is not measured anew.
+    let cell = kept.find(&build, REDIS_CELL.name).filter(|_| options.cell.is_none());
+    rows.extend(cell.map(|(_, count)| row(REDIS_CELL.name, *count)));
     let measured = table(["command", "instructions"], rows);
     let promised = render(&promises(&build.name, &counts));
     println!("{measured}\n\n{promised}");
-    let mut kept = Kept::read(out)?;
     if options.only.is_none() {
         kept.forget(&build, options.cell.is_none());
         let body = format!("{}; {}.\n\n{measured}\n\n{promised}", circumstances(), build.exact);
