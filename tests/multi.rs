@@ -209,25 +209,29 @@ fn a_hundred_and_twenty_eight_limits_are_the_most() {
     }
 }
 
-/// A limit on the key of its number, and what it costs.
+/// A limit on the key of its number, what it costs, and what is done about those who ask on.
 fn limit(number: usize) -> impl Strategy<Value = String> {
     let (limit, cost) = (0..6u64, prop_oneof![Just(0u64), Just(1), 2..7u64]);
-    (limit, 1..4u64, cost, any::<bool>()).prop_map(move |(limit, span, cost, named)| {
-        let cost_of = cost;
-        let cost = if named || cost != 1 { format!(" COST {cost}") } else { String::new() };
-        match number % 6 {
-            0 => format!("TOKENBUCKET {limit} {span}/3{cost}"),
-            1 => format!("LEAKYBUCKET {limit} {span}/3{cost}"),
-            2 => format!("FIXEDWINDOW {limit} {span}s ALIGN 300ms{cost}"),
-            3 => format!("SLIDING {limit} {span}s BUCKETS 3{cost}"),
-            4 => format!("SLIDINGLOG {limit} {span}s{cost}"),
-            // Ids come again, and a lease costs something.
-            _ => format!(
-                "CONCURRENCY {limit} {span}s {}",
-                ["a", "b COST 1", "a COST 3", "c COST 2"][cost_of as usize % 4]
-            ),
-        }
-    })
+    let block = prop_oneof![2 => Just(""), 1 => Just(" BLOCK 2s"), 1 => Just(" BLOCK 1s AFTER 2")];
+    (limit, 1..4u64, cost, any::<bool>(), block).prop_map(
+        move |(limit, span, cost, named, block)| {
+            let cost_of = cost;
+            let cost = if named || cost != 1 { format!(" COST {cost}") } else { String::new() };
+            let cost = cost + block;
+            match number % 6 {
+                0 => format!("TOKENBUCKET {limit} {span}/3{cost}"),
+                1 => format!("LEAKYBUCKET {limit} {span}/3{cost}"),
+                2 => format!("FIXEDWINDOW {limit} {span}s ALIGN 300ms{cost}"),
+                3 => format!("SLIDING {limit} {span}s BUCKETS 3{cost}"),
+                4 => format!("SLIDINGLOG {limit} {span}s{cost}"),
+                // Ids come again, and a lease costs something.
+                _ => format!(
+                    "CONCURRENCY {limit} {span}s {}",
+                    ["a", "b COST 1", "a COST 3", "c COST 2"][cost_of as usize % 4]
+                ),
+            }
+        },
+    )
 }
 
 /// The milliseconds before a call, its keys and their limits, and whether it forces.
@@ -284,14 +288,21 @@ fn one_call(connection: &mut Connection, micros: u64, limits: &[(usize, String)]
         send::<i64>(connection, &format!("COPY key:{key} copy:{key}"));
         let (name, arguments) = limit.split_once(' ').unwrap();
         let (arguments, _) = arguments.split_once(" COST").unwrap_or((arguments, ""));
+        let (arguments, _) = arguments.split_once(" BLOCK").unwrap_or((arguments, ""));
         let full = format!("RL.{}{force}", limit.replacen(' ', &format!(" copy:{key} "), 1));
         let full = full.replace("RL.CONCURRENCY", "RL.ACQUIRE");
-        let look = if name == "CONCURRENCY" {
-            look_at_leases(connection, micros, &format!("copy:{key}"), arguments)
-        } else {
-            at(connection, micros, &format!("RL.{name} copy:{key} {arguments} COST 0"))
+        let look = |connection: &mut Connection| {
+            if name == "CONCURRENCY" {
+                look_at_leases(connection, micros, &format!("copy:{key}"), arguments)
+            } else {
+                at(connection, micros, &format!("RL.{name} copy:{key} {arguments} COST 0"))
+            }
         };
-        alone.push((at(connection, micros, &full), look));
+        let before = look(connection);
+        let answer = at(connection, micros, &full);
+        // A denial may have begun a block.
+        let look = if answer[0] == 0 { look(connection) } else { before };
+        alone.push((answer, look));
     }
     let keys: Vec<_> = limits.iter().map(|(key, _)| format!("key:{key}")).collect();
     let words: Vec<_> = limits.iter().map(|(_, limit)| limit.as_str()).collect();
@@ -324,11 +335,22 @@ fn one_call(connection: &mut Connection, micros: u64, limits: &[(usize, String)]
             assert_eq!(row, &[answer[0], answer[1], look[2], answer[3], look[4]], "{line}");
         }
         assert_eq!(reply.refused, refusing[0] as i64, "{line}");
-        assert_eq!(after, before, "{line}: a refusal changes nothing");
+        // Nothing is taken; a denial counts for the limit that refuses, as it does alone.
+        let copies = state(connection, "copy");
+        for (row, (after, before)) in after.iter().zip(&before).enumerate() {
+            let expected = if refusing.contains(&row) { &copies[row] } else { before };
+            assert_eq!(after, expected, "{line}: limit {row}");
+            let counts = limits[row].1.contains("BLOCK");
+            assert!(counts || after == before, "{line}: a refusal changes nothing");
+        }
         if reply.wait_ms > 0 {
             let later = |wait_ms: i64| micros + wait_ms.unsigned_abs() * 1_000;
+            // Without BLOCK, since that denial would count, too.
+            let words: Vec<_> =
+                words.iter().map(|limit| limit.split(" BLOCK").next().unwrap()).collect();
+            let asked = format!("{} {} {}", keys.len(), keys.join(" "), words.join(" "));
             assert!(
-                !multi(connection, later(reply.wait_ms - 1), &line).allowed,
+                !multi(connection, later(reply.wait_ms - 1), &asked).allowed,
                 "{line}: too early"
             );
             assert!(
