@@ -3,7 +3,6 @@
 use super::errors::Error;
 use super::options::{moment, read_all};
 use super::reply::row;
-use crate::limiter::block::Denials;
 use crate::limiter::limits::Resolution;
 use crate::limiter::rule::Word;
 use crate::limiter::{Limiter, Limits, Micros, Mode, Request};
@@ -28,7 +27,7 @@ pub(super) fn run(call: &Call<'_>) -> Result<(), Error> {
         Held::Limiter(limiter) if !limiter.is_idle(now) => {
             let mut fields = describe(limiter, now);
             fields.push(("bytes", integer(bytes)));
-            let denials = limiter.denials().map_or(0, Denials::in_a_row);
+            let denials = limiter.denials().map_or(0, |denials| denials.in_a_row());
             fields.extend((denials > 0).then(|| ("denials", integer(denials))));
             let blocked = limiter.block_left(now).millis_up();
             fields.extend((blocked > 0).then_some(("blocked_ms", Value::Integer(blocked))));

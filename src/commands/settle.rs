@@ -7,7 +7,6 @@ use std::ffi::CStr;
 
 use super::attempt::Attempt;
 use super::errors::Error;
-use crate::limiter::block::Denials;
 use crate::limiter::effect::{self, After, Before, Change, Effect};
 use crate::limiter::leases::Leases;
 use crate::limiter::{Id, Limiter, Micros};
@@ -60,7 +59,7 @@ fn count_denials<'a>(call: &Call<'a>, attempts: &mut [Attempt<'a>], now: Micros)
             return None;
         }
         let effect = Effect { limits: limiter.limits(), at: now, change: Change::Deny(penalty) };
-        if let Denials::Block { duration, .. } = denials {
+        if let Some((_, duration)) = denials.block() {
             attempt.decision = attempt.decision.while_blocked(duration);
             attempt.began_block = true;
             stats::count_block();

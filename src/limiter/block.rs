@@ -58,59 +58,57 @@ impl Penalty {
     }
 }
 
-/// What a limiter remembers of its denials.
+/// What a limiter remembers of its denials: so many in a row, or the block that they began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Denials {
-    /// So many in a row, from 1 to less than [`MAX_AFTER`].
-    Row(u32),
-    /// They began a block.
-    Block { began: Micros, duration: Micros },
+pub(crate) struct Denials {
+    /// Less than [`MAX_AFTER`]; 0 once they began a block.
+    in_a_row: u32,
+    /// When the block began.
+    began: Micros,
+    /// 0 if there is none.
+    duration: Micros,
 }
 
 impl Denials {
     /// What is remembered after one more denial, on top of these. No block runs.
     pub(super) fn one_more(before: Option<Self>, penalty: &Penalty, now: Micros) -> Self {
-        let row = before.map_or(0, Self::in_a_row).saturating_add(1);
+        let row = before.map_or(0, |before| before.in_a_row).saturating_add(1);
         if row >= penalty.after() {
-            Self::Block { began: now, duration: penalty.duration }
+            Self { in_a_row: 0, began: now, duration: penalty.duration }
         } else {
-            Self::Row(row)
+            Self { in_a_row: row, began: Micros::ZERO, duration: Micros::ZERO }
         }
     }
 
     /// A row as it is stored; `None` if it cannot be.
     pub(super) fn restore_row(denials: u64) -> Option<Self> {
-        let denials = u32::try_from(denials).ok()?;
-        (1..MAX_AFTER).contains(&denials).then_some(Self::Row(denials))
+        let in_a_row = u32::try_from(denials).ok().filter(|row| (1..MAX_AFTER).contains(row))?;
+        Some(Self { in_a_row, began: Micros::ZERO, duration: Micros::ZERO })
     }
 
     /// A block as it is stored; `None` if it cannot be.
     pub(super) fn restore_block(began: Micros, duration: Micros) -> Option<Self> {
-        let penalty = Penalty::new(duration, 1)?;
-        (began <= Micros::MAX_MOMENT).then_some(Self::Block { began, duration: penalty.duration })
+        let Penalty { duration, .. } = Penalty::new(duration, 1)?;
+        (began <= Micros::MAX_MOMENT).then_some(Self { in_a_row: 0, began, duration })
     }
 
     /// How many denials there were in a row; 0 once they began a block.
-    pub(crate) const fn in_a_row(self) -> u32 {
-        match self {
-            Self::Row(denials) => denials,
-            Self::Block { .. } => 0,
-        }
+    pub(crate) const fn in_a_row(&self) -> u32 {
+        self.in_a_row
+    }
+
+    /// When the block began that they led to, and how long it lasts; it may be over.
+    pub(crate) fn block(&self) -> Option<(Micros, Micros)> {
+        (self.duration > Micros::ZERO).then_some((self.began, self.duration))
     }
 
     /// How long a block still lasts; 0 if none runs.
-    pub(crate) fn block_left(self, now: Micros) -> Micros {
-        match self {
-            Self::Block { began, .. } if began <= now => self.block_end().since(now),
-            Self::Row(_) | Self::Block { .. } => Micros::ZERO,
-        }
+    pub(crate) fn block_left(&self, now: Micros) -> Micros {
+        if self.began <= now { self.block_end().since(now) } else { Micros::ZERO }
     }
 
     /// The moment from which on no block runs any more.
-    pub(super) const fn block_end(self) -> Micros {
-        match self {
-            Self::Row(_) => Micros::ZERO,
-            Self::Block { began, duration } => began.after(duration),
-        }
+    pub(super) const fn block_end(&self) -> Micros {
+        self.began.after(self.duration)
     }
 }

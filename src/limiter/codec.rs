@@ -151,9 +151,9 @@ pub(crate) fn encode_state(limiter: &Limiter) -> Vec<u8> {
         return bytes;
     };
     bytes.extend_from_slice(&encode_limits(&limits, PENALIZED));
-    bytes.extend_from_slice(&match denials {
-        Denials::Row(denials) => two(denials.into(), 0),
-        Denials::Block { began, duration } => two(began.get(), duration.get()),
+    bytes.extend_from_slice(&match denials.block() {
+        None => two(denials.in_a_row().into(), 0),
+        Some((began, duration)) => two(began.get(), duration.get()),
     });
     if !limiter.is_unused() {
         encode_use(limiter, &mut bytes);
@@ -204,9 +204,10 @@ pub(crate) fn decode_state(bytes: &[u8]) -> Option<Limiter> {
         (denials, Micros::ZERO) => Denials::restore_row(denials)?,
         (began, duration) => Denials::restore_block(Micros::new(began), duration)?,
     };
-    let mut limiter = match denials {
-        Denials::Block { .. } if bytes.0.is_empty() => Limiter::unused(&limits),
-        Denials::Row(_) | Denials::Block { .. } => decode_use(limits, bytes)?,
+    let mut limiter = if denials.block().is_some() && bytes.0.is_empty() {
+        Limiter::unused(&limits)
+    } else {
+        decode_use(limits, bytes)?
     };
     limiter.set_denials(denials);
     Some(limiter)

@@ -18,7 +18,7 @@
 //! in the same way: the limiter is idle when nothing is used and the block is over.
 
 use super::Terms;
-use super::block::{Denials, Penalty};
+use super::block::Penalty;
 use super::bucket::Bucket;
 use super::leases::{Id, Leases};
 use super::limits::{BucketKind, Limits};
@@ -93,8 +93,10 @@ pub(crate) fn apply(before: Before<'_>, effect: &Effect<'_>) -> After {
             let Before::Limiter(limiter) = before else { return After::Unchanged };
             match limiter.deny(penalty, *at) {
                 None => After::Unchanged,
-                Some(Denials::Row(_)) => After::Changed { idle_at: None },
-                Some(Denials::Block { .. }) => After::Changed { idle_at: Some(limiter.idle_at()) },
+                Some(denials) => {
+                    let began_block = denials.block().is_some();
+                    After::Changed { idle_at: began_block.then(|| limiter.idle_at()) }
+                }
             }
         }
         Change::Renew(id) => {

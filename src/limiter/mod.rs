@@ -370,7 +370,7 @@ impl Limiter {
 
     /// The moment from which on the limiter is idle.
     pub(crate) fn idle_at(&self) -> Micros {
-        let block_end = self.denials().map_or(Micros::ZERO, Denials::block_end);
+        let block_end = self.denials().map_or(Micros::ZERO, |denials| denials.block_end());
         let unused_at = match self.state() {
             State::Bucket(bucket) => bucket.idle_at(),
             State::FixedWindow(window) => window.idle_at(),

@@ -3,7 +3,6 @@
 //! A history mixes costs, gaps, PARTIAL, FORCE, refunds, changed limits, clock steps of any size, keys that
 //! expire or do not at the moment when they may, and keys that are stored and loaded.
 
-use super::super::block::Denials;
 use super::super::{Algorithm, Decision, Micros, Mode, Request, codec};
 use super::model::{self, Model, Penalized, Us};
 use super::traffic::{self, Action, History};
@@ -111,7 +110,7 @@ fn compare_keys<M: Model>(key: &Key, model: &Penalized<M>, now: u64, at: impl Fn
     assert_eq!(key.state.as_ref().map(|state| state.limits()), model.limits(), "limits, {}", at());
     let (Some(state), Some(limits)) = (&key.state, model.limits()) else { return };
     let used = model.used(moment).ceil().to_integer();
-    let row = state.denials().map_or(0, Denials::in_a_row);
+    let row = state.denials().map_or(0, |denials| denials.in_a_row());
     assert_eq!(row, model.row(), "denials in a row, {}", at());
     assert_eq!(used, key.used(now).into(), "used, {}", at());
     assert_eq!(state.idle_at(), model::micros(model.idle_at()), "idle at, {}", at());

@@ -1,6 +1,6 @@
 //! BLOCK by examples. `against_model` has penalties in its histories, whatever the algorithm.
 
-use super::super::block::{Denials, MAX_AFTER, Penalty};
+use super::super::block::{MAX_AFTER, Penalty};
 use super::super::codec::{decode_state, encode_state};
 use super::super::effect::{self, After, Before, Change, Effect};
 use super::super::{Decision, Micros, Mode, Request};
@@ -26,7 +26,7 @@ fn ask(key: &mut Key, now: u64, penalty: Penalty) -> Decision {
 }
 
 fn row(key: &Key) -> u32 {
-    key.state.as_ref().and_then(|state| state.denials()).map_or(0, Denials::in_a_row)
+    key.state.as_ref().and_then(|state| state.denials()).map_or(0, |denials| denials.in_a_row())
 }
 
 fn left(key: &Key, now: u64) -> u64 {

@@ -36,7 +36,7 @@ mod traffic;
 use proptest::prelude::{ProptestConfig, Strategy};
 use proptest::test_runner::{FileFailurePersistence, TestError, TestRunner};
 
-use super::block::{Denials, Penalty};
+use super::block::Penalty;
 use super::effect::{self, After, Before, Change, Effect};
 use super::{Algorithm, Decision, Limiter, Limits, Micros, Mode, Request, decide, rule};
 
@@ -79,11 +79,8 @@ impl Key {
     fn deny(&mut self, now: u64, penalty: Penalty, told: Decision) -> Decision {
         let Some(effect) = self.denial(now, penalty) else { return told };
         self.apply(&effect);
-        match self.state.as_ref().and_then(Limiter::denials) {
-            Some(Denials::Block { duration, .. }) => told.while_blocked(duration),
-            Some(Denials::Row(_)) => told,
-            None => panic!("not counted"),
-        }
+        let denials = self.state.as_ref().and_then(Limiter::denials).expect("it was counted");
+        denials.block().map_or(told, |(_, duration)| told.while_blocked(duration))
     }
 
     /// Gives units back. What is idle is no key.
