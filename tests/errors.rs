@@ -195,6 +195,7 @@ fn no_error_repeats_what_the_client_sent() {
             "RL.RELEASE l id id id id AT 1",
             "RL.LEASES l COUNT 1 AT 1 x x",
             "RL.SETTLE 2 k k 1 2 AT 1",
+            "RL.TOP COUNT 1 AT 1 x x x x",
         ] {
             let mut words: Vec<_> = line.split(' ').map(str::as_bytes).collect();
             words[position] = hostile;
@@ -249,6 +250,7 @@ fn word() -> impl Strategy<Value = Vec<u8>> {
         "FIXEDWINDOW",
         "CONCURRENCY",
         "COUNT",
+        "RESET",
         "id",
     ]);
     prop_oneof![

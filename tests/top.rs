@@ -122,6 +122,70 @@ fn a_flood_of_new_keys_pushes_out_none_of_the_first_ten() {
 }
 
 #[test]
+fn the_first_ten_of_a_flood_by_zipf_s_law_are_the_true_ones() {
+    let (_server, mut connection) = server();
+    // Key n is denied 20,000/n times, in a random order: 30 times as many keys as can be told apart.
+    let mut calls: Vec<_> = (1..=4_000).flat_map(|key| vec![key; 20_000 / key]).collect();
+    let mut seed = 1_u64;
+    for place in (1..calls.len()).rev() {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        calls.swap(place, (seed >> 33) as usize % (place + 1));
+    }
+    let share = calls.len() / 128;
+    send_all(&mut connection, calls.iter().map(|key| format!("RL.SLIDING {key} 0 1m AT {T0}")));
+    let rows: Vec<(u64, usize, usize)> = send(&mut connection, &format!("RL.TOP AT {T0}"));
+    let keys: Vec<_> = rows.iter().map(|row| row.1).collect();
+    assert_eq!(keys, (1..=10).collect::<Vec<_>>(), "{rows:?}");
+    for (_, key, denials) in rows {
+        let exact = 20_000 / key;
+        assert!((exact..=exact + share).contains(&denials), "{key}: {denials}");
+    }
+}
+
+#[test]
+fn it_works_in_scripts_and_transactions() {
+    let (_server, mut connection) = server();
+    deny(&mut connection, 0, "k", 2);
+    let list = b"return redis.call('RL.TOP', 'COUNT', 1)";
+    for eval in [&b"EVAL"[..], b"EVAL_RO"] {
+        let rows: Vec<(u64, String, u64)> = try_send(&mut connection, &[eval, list, b"0"]).unwrap();
+        assert_eq!(rows, [(0, "k".to_owned(), 2)]);
+    }
+    let (rows, reset): (Vec<(u64, String, u64)>, String) = redis::pipe()
+        .atomic()
+        .cmd("RL.SLIDING")
+        .arg(&["k", "0", "1m", "AT", &T0.to_string()])
+        .ignore()
+        .cmd("RL.TOP")
+        .cmd("RL.TOP")
+        .arg("RESET")
+        .query(&mut connection)
+        .unwrap();
+    assert_eq!((rows, reset.as_str()), (vec![(0, "k".to_owned(), 3)], "OK"));
+}
+
+#[test]
+fn a_server_without_memory_counts_denials() {
+    let (_server, mut connection) = server();
+    deny(&mut connection, 0, "k", 1);
+    send::<()>(&mut connection, "RL.TOP RESET");
+    send::<()>(&mut connection, "CONFIG SET maxmemory 1");
+    deny(&mut connection, 0, "k", 2);
+    assert_eq!(answer(&mut connection, 0, "RL.TOP"), "[0 k 2]");
+}
+
+#[test]
+fn names_may_be_any_bytes() {
+    let (_server, mut connection) = server();
+    let at = T0.to_string();
+    for name in [&b""[..], b"\xff\0\r\n"] {
+        let words = [b"RL.SLIDING", name, b"0", b"1m", b"AT", at.as_bytes()];
+        try_send::<Vec<i64>>(&mut connection, &words).unwrap();
+    }
+    assert_eq!(answer(&mut connection, 0, "RL.TOP"), "[0  1] [0 \\xff\\x00\\r\\n 1]");
+}
+
+#[test]
 fn databases_are_told_apart_swapped_and_forgotten() {
     let (_server, mut connection) = server();
     deny(&mut connection, 0, "k", 3);
@@ -339,4 +403,32 @@ fn nothing_is_published_unless_the_setting_asks_for_it() {
             .unwrap();
         assert_eq!(events(&server, deny_in_each_way).len(), count, "{setting}");
     }
+}
+
+#[test]
+fn events_are_of_the_database_that_a_script_chose() {
+    let server = Server::builder().setting("notify-keyspace-events Ed").start().unwrap();
+    let found = events(&server, |connection| {
+        let script = b"redis.call('SELECT', 2) return redis.call('RL.SLIDING', KEYS[1], 0, '1m')";
+        try_send::<Vec<i64>>(connection, &[b"EVAL", script, b"1", b"k"]).unwrap();
+    });
+    assert_eq!(found, ["__keyevent@2__:rl.denied k"]);
+}
+
+#[test]
+fn a_client_that_subscribed_itself_reads_its_replies_whole() {
+    let server = Server::builder().setting("notify-keyspace-events Ed").start().unwrap();
+    let url = format!("redis://127.0.0.1:{}/?protocol=resp3", server.port());
+    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+    connection.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let (sender, events) = std::sync::mpsc::channel();
+    connection.set_push_sender(sender);
+    connection.psubscribe_resp3("__keyevent@*__:rl.*").unwrap();
+    let reply: Vec<i64> = send(&mut connection, "RL.SLIDING k 0 1m");
+    assert_eq!(reply, [0, 0, 0, -1, 0]);
+    let reply: Vec<Value> = send(&mut connection, "RL.MULTI 2 a b SLIDING 0 1m SLIDING 0 1m");
+    assert_eq!(reply.len(), 5);
+    send::<String>(&mut connection, "PING");
+    let events = events.try_iter().filter(|push| push.kind == redis::PushKind::PMessage);
+    assert_eq!(events.count(), 3);
 }
