@@ -849,6 +849,27 @@ fn random_effects_of_the_internal_command_are_refused_or_make_a_limiter() {
     assert!(server.is_alive());
 }
 
+#[test]
+fn effects_of_any_kind_on_one_key_in_one_command_leave_what_can_be_stored() {
+    let effects = effects();
+    let mut server = server();
+    let connection = RefCell::new(server.connection().unwrap());
+    let several = prop::collection::vec(prop::sample::select(effects), 2..6);
+    try_all(&several, |several| {
+        let connection = &mut *connection.borrow_mut();
+        let mut words: Vec<&[u8]> = vec![b"RL._ADD"];
+        several.iter().for_each(|effect| words.extend([b"k", &effect[..]]));
+        try_send::<()>(connection, &words).map_err(|error| TestCaseError::fail(text(&error)))?;
+        if send::<i64>(connection, "EXISTS k") == 1 {
+            check_state(&Envelope::state(&dump(connection)))?;
+            check_same_when_restored(connection)?;
+        }
+        send::<()>(connection, "DEL k");
+        Ok(())
+    });
+    assert!(server.is_alive());
+}
+
 /// Applies an effect to nothing, and to a state. It is refused and changes nothing, or the key holds a limiter.
 fn apply(connection: &mut Connection, state: &[u8], effect: &[u8]) -> Result<(), TestCaseError> {
     for held in [None, Some(state)] {

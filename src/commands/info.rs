@@ -74,7 +74,8 @@ fn describe(limiter: &Limiter, now: Micros) -> Vec<(&'static str, Value)> {
         ("reset_ms", Value::Integer(reset)),
     ]);
     let what = if limiter.leases().is_some() { "leases" } else { "entries" };
-    fields.extend(limiter.entries(now).map(|count| (what, integer(count))));
+    let count = limiter.entries(now).filter(|&count| count > 0);
+    fields.extend(count.map(|count| (what, integer(count))));
     fields
 }
 

@@ -91,6 +91,10 @@ pub(crate) fn apply(before: Before<'_>, effect: &Effect<'_>) -> After {
         }
         Change::Deny(penalty) => {
             let Before::Limiter(limiter) = before else { return After::Unchanged };
+            // An effect before this one may have put another algorithm there.
+            if limiter.algorithm() != limits.algorithm() {
+                return After::Unchanged;
+            }
             match limiter.deny(penalty, *at) {
                 None => After::Unchanged,
                 Some(denials) => {

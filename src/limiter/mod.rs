@@ -253,9 +253,12 @@ impl Limiter {
     }
 
     /// Records a grant of 1 unit or more, and returns the moment from which on the limiter is idle. A state of another
-    /// algorithm is replaced. A row of denials is over.
+    /// algorithm is replaced, with its block. A row of denials is over.
     fn grant(&mut self, call: Terms<'_>, now: Micros, units: u64) -> Micros {
-        if let Some((limiter, denials)) = self.blocked_mut(now) {
+        if self.block_left(now) > Micros::ZERO
+            && self.algorithm() == call.limits.algorithm()
+            && let Some((limiter, denials)) = self.penalized_mut()
+        {
             return limiter.grant(call, now, units).max(denials.block_end());
         }
         let (limiter, idle_at) = Pair::of(Some(self.take()), call).granted(now, units);
@@ -332,11 +335,6 @@ impl Limiter {
         let denials = self.denials_with_one_more(penalty, now)?;
         self.set_denials(denials);
         Some(denials)
-    }
-
-    /// The limiter and its denials, if a block runs.
-    fn blocked_mut(&mut self, now: Micros) -> Option<(&mut Self, Denials)> {
-        if self.block_left(now) > Micros::ZERO { self.penalized_mut() } else { None }
     }
 
     /// Whether it is what [`Self::unused`] makes, whatever its denials.

@@ -46,7 +46,7 @@ pub(crate) struct SlidingWindow<S = Box<[Entry]>> {
 }
 
 impl SlidingWindow {
-    /// A window without entries: never stored, but made to record its first grant.
+    /// A window without entries: made to record its first grant, and stored only while a block keeps its key.
     pub(super) fn new(call: &SlidingWindowLimits) -> Self {
         let ring = Ring::new([].into_iter());
         Self { limits: *call, before: Total::ZERO, first: Micros::ZERO, ring }

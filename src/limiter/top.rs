@@ -127,6 +127,11 @@ impl Sketch {
         sketch
     }
 
+    /// How many slots there are.
+    pub(crate) fn slots(&self) -> u32 {
+        self.positions().end
+    }
+
     /// Counts a hit of a key.
     #[inline(always)]
     pub(crate) fn count(&mut self, db: u32, name: &[u8], now: Micros) {

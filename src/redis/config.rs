@@ -100,7 +100,7 @@ unsafe fn register_top_entries(ctx: *mut raw::RedisModuleCtx) -> c_int {
             MAX_TOP_ENTRIES,
             Some(get_top_entries),
             Some(set_top_entries),
-            None,
+            Some(apply_top_entries),
             null_mut(),
         )
     }
@@ -157,7 +157,16 @@ unsafe extern "C" fn set_top_entries(
     _data: *mut c_void,
     _error: *mut *mut raw::RedisModuleString,
 ) -> c_int {
-    top::resize(u32::try_from(value).unwrap_or_default());
+    top::set_entries(u32::try_from(value).unwrap_or_default());
+    api::OK
+}
+
+unsafe extern "C" fn apply_top_entries(
+    _ctx: *mut raw::RedisModuleCtx,
+    _data: *mut c_void,
+    _error: *mut *mut raw::RedisModuleString,
+) -> c_int {
+    top::apply_entries();
     api::OK
 }
 

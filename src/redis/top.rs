@@ -86,14 +86,14 @@ pub(super) fn entries() -> u32 {
     with(|top| top.entries)
 }
 
-/// Changes how many keys can be told apart. If it is another number, all are forgotten.
-pub(super) fn resize(entries: u32) {
-    with(|top| {
-        if top.entries != entries {
-            top.entries = entries;
-            top.sketch = None;
-        }
-    });
+/// Changes how many keys can be told apart. The server may take it back, until [`apply_entries`] is called.
+pub(super) fn set_entries(entries: u32) {
+    with(|top| top.entries = entries);
+}
+
+/// Forgets all keys if another number of them can be told apart now.
+pub(super) fn apply_entries() {
+    with(|top| top.sketch.take_if(|sketch| sketch.slots() != top.entries));
 }
 
 fn with_sketch(work: impl FnOnce(&mut Sketch)) {
