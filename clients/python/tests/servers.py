@@ -49,7 +49,7 @@ class Server:
         self.folder = tempfile.TemporaryDirectory(prefix="redis-rl-")
         self.options = options
         self.sentinel = sentinel
-        self.bus = free_port() if cluster else None
+        self.bus = free_port() if cluster else 0
         while True:
             self.port = free_port()
             try:
@@ -70,7 +70,7 @@ class Server:
         words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder.name]
         if self.sentinel is None:
             words += ["--save", "", "--loadmodule", MODULE, "--rl.client-clock", "no", *self.options]
-            if self.bus is not None:
+            if self.bus:
                 words += ["--cluster-enabled", "yes", "--cluster-port", str(self.bus), "--cluster-node-timeout", "2000"]
         else:
             path = Path(self.folder.name, "sentinel.conf")
@@ -85,7 +85,7 @@ class Server:
             raise EndedError
         return self.connection.ping()
 
-    def ask(self, *words: str | int) -> Any:
+    def ask(self, *words: str | bytes | int) -> Any:
         return self.connection.execute_command(*words)  # type: ignore[no-untyped-call]
 
     def kill(self) -> None:

@@ -44,7 +44,10 @@ def _connect(url: str, part: str, timeout: float, implementation: str | None, op
     name = library(parts.scheme, implementation)
     kind = {"redis": "Redis", "valkey": "Valkey"}[name]
     retry = _module(name, f"{part}.retry").Retry(_module(name, ".backoff").NoBackoff(), 0)
-    options = {"socket_timeout": timeout, "socket_connect_timeout": timeout, "retry": retry, **options}
+    # With RESP3, redis-py 8 for asyncio expects maintenance notifications, and then uses connections that the server
+    # has closed.
+    options = {"protocol": 2, "retry": retry, **options}
+    options = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **options}
     base, _, way = parts.scheme.partition("+")
     secure = base in ("rediss", "valkeys")
     if way in ("", "unix"):
