@@ -28,7 +28,7 @@ MODULE := $(TARGET)/release/$(LIBRARY)
 WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
 
 .NOTPARALLEL:
-.PHONY: help setup build run test test-unit test-server test-tools test-metrics test-servers test-upgrade test-long test-valgrind test-fresh replay \
+.PHONY: help setup build run test test-unit test-server test-tools test-clients test-metrics test-servers test-upgrade test-long test-valgrind test-fresh replay \
         plots bench bench-memory bench-leases bench-instructions check-instructions cluster cluster-stop lint fmt install clean
 
 help: ## list the targets
@@ -56,6 +56,10 @@ test-server: setup ## run the server tests on the installed server, or on the on
 test-tools: setup ## test the programs of make replay, make bench and make plots
 	@scripts/setup test
 	$(WITH_SERVER) cargo test --workspace --test tools
+
+test-clients: build ## test the clients for Python and Node.js, with the frameworks that they plug into, on real servers
+	@scripts/setup clients
+	@$(WITH_SERVER) scripts/test-clients "$(MODULE)"
 
 test-metrics: setup ## test what Prometheus sees, with its stock exporter for Redis, and the alerts, with promtool
 	@scripts/setup metrics
@@ -107,10 +111,13 @@ cluster: build ## start a cluster of three primaries and three replicas with the
 cluster-stop: ## stop that cluster
 	@scripts/cluster stop
 
-lint: setup ## check the formatting, and run clippy
+lint: setup ## check the formatting, and run clippy; ruff and mypy on the Python client, eslint and tsc on that for Node.js
 	@scripts/setup lint
+	@scripts/setup clients
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	@for lint in clients/python/lint.sh clients/node/lint.sh; do \
+	    [ ! -x "$$lint" ] || { echo "$$lint" && "$$lint"; } || exit 1; done
 
 fmt: ## format the code
 	@scripts/setup lint

@@ -272,7 +272,7 @@ def test_an_async_body_is_cancelled_if_its_lease_is_lost(server: Server) -> None
 
 def test_an_async_body_is_cancelled_if_the_server_is_away(own_server: Server) -> None:
     async def work() -> None:
-        client = AsyncClient(connect_async(own_server.url))
+        client = AsyncClient(connect_async(own_server.url, timeout=30))
         async with client.lease("jobs", 1, 3):
             own_server.kill()
             await asyncio.sleep(60)

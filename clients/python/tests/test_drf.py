@@ -161,7 +161,7 @@ def test_a_proxy_that_sends_no_header_is_not_one_client(server: Server, fail: st
     ],
 )
 def test_a_server_that_is_away_and_comes_back(own_server: Server, options: dict[str, Any], expected: list[int]) -> None:
-    with override_settings(REDIS_RL={"URL": own_server.url, **options}):
+    with override_settings(REDIS_RL={"URL": own_server.url, "TIMEOUT": 30, **options}):
         assert statuses(user(1), "/user", 1) == [200]
         own_server.kill()
         began = time.monotonic()

@@ -240,27 +240,28 @@ def slowest(check: Callable[[str], Outcome], count: int) -> float:
 
 
 def test_a_stopped_server_costs_one_timeout_and_no_restart_of_the_application(own_server: Server) -> None:
-    for limiter, check in limiters(own_server.url, {"many": Rule.token_bucket(10**9, 10**6)}, timeout=0.2):
+    for limiter, check in limiters(own_server.url, {"many": Rule.token_bucket(10**9, 10**6)}, timeout=1):
         assert check("user:42").source == "redis"
         own_server.stop()
         # The one that waits for it. A busy machine may take longer, never less.
         began = time.perf_counter()
         assert check("user:42").source == "open"
-        assert time.perf_counter() - began >= 0.19
+        assert time.perf_counter() - began >= 0.99
         assert limiter.breaker.is_open
         # Over a second, so it is asked again meanwhile: in the background.
         end = time.monotonic() + 1.5
         took = []
         while time.monotonic() < end:
             took.append(slowest(check, 200))
+        # Nobody waits for the server. (A busy machine may delay some, but not all.)
+        assert max(took) < 0.9
         assert min(took) < 0.002
-        assert sorted(took)[len(took) // 2] < 0.002
         own_server.go_on()
         wait_until(partial(is_asked, check))
 
 
 def test_a_killed_server_is_noticed_when_it_is_back(own_server: Server) -> None:
-    for limiter, check in limiters(own_server.url, FIVE):
+    for limiter, check in limiters(own_server.url, FIVE, timeout=30):
         assert check("user:42").source == "redis"
         own_server.kill()
         assert check("user:42").source == "open"

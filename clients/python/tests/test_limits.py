@@ -248,7 +248,7 @@ def test_a_failover(replicated: Replicated) -> None:
 def test_a_server_that_is_away_raises_at_once_and_is_asked_again(own_server: Server) -> None:
     url = own_server.url.replace("redis", "redis-rl")
     for wrapped, expected in ((True, StorageError), (False, Unavailable)):
-        strategy = SYNC["fixed-window"](storage_from_string(url, wrap_exceptions=wrapped))
+        strategy = SYNC["fixed-window"](storage_from_string(url, wrap_exceptions=wrapped, timeout=30))
         assert strategy.hit(FIVE, "user")
         own_server.kill()
         with pytest.raises((*strategy.storage.base_exceptions, StorageError)):
@@ -269,7 +269,7 @@ def works(strategy: Any) -> bool:
 
 def test_the_async_storage_recovers_too(own_server: Server) -> None:
     async def work() -> None:
-        storage = storage_from_string(own_server.url.replace("redis", "async+redis-rl"))
+        storage = storage_from_string(own_server.url.replace("redis", "async+redis-rl"), timeout=1)
         strategy = ASYNC["fixed-window"](storage)
         assert await strategy.hit(FIVE, "user")
         own_server.stop()
