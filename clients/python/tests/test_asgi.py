@@ -13,7 +13,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import Depends, FastAPI, Request
-from servers import Cluster, Server, free_port, wait_until
+from servers import Cluster, Server, wait_until
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, WebSocketRoute
@@ -30,12 +30,13 @@ TWO = {"burst": Rule.sliding(5, "1h"), "daily": Rule.fixed_window(3, "1d")}
 @contextmanager
 def serving(app: Any) -> Iterator[httpx.Client]:
     """The application on a port of loopback."""
-    server = uvicorn.Server(uvicorn.Config(app, port=free_port(), log_level="error", proxy_headers=False))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", proxy_headers=False))
     thread = threading.Thread(target=server.run)
     thread.start()
     wait_until(lambda: server.started)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{server.config.port}", timeout=60) as client:
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             yield client
     finally:
         server.should_exit = True

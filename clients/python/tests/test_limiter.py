@@ -24,6 +24,7 @@ from redis_rl import (
     Rule,
     Trust,
     connect,
+    connect_async,
 )
 from redis_rl.breaker import Breaker
 
@@ -277,6 +278,25 @@ def test_a_restart_between_two_requests_costs_no_error(own_server: Server) -> No
         own_server.start()
         assert check("user:42").source == "redis"
         assert limiter.counters == {"redis": 2}
+
+
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+def test_a_late_reply_is_nobody_elses(own_server: Server, library: str) -> None:
+    async def work() -> None:
+        connection = connect_async(own_server.url, implementation=library, timeout=30)
+        impatient = AsyncLimiter(connection, FIVE, timeout=0.2)
+        patient = AsyncLimiter(connection, {"seven": Rule.sliding(7, "1h")}, timeout=30)
+        assert (await patient.check("user:42")).source == "redis"
+        own_server.stop()
+        # It was sent, and will be answered when nobody waits any more.
+        assert (await impatient.check("user:42")).source == "open"
+        own_server.go_on()
+        for remaining in (5, 4, 3):
+            decision = (await patient.check("user:42")).decision
+            assert decision is not None
+            assert (decision.limits[0].limit, decision.limits[0].remaining) == (7, remaining)
+
+    asyncio.run(work())
 
 
 def test_threads_under_load_see_a_server_come_back(own_server: Server) -> None:

@@ -215,33 +215,52 @@ def test_a_cluster(cluster: Cluster, name: str) -> None:
         assert storage.reset() == 9
 
 
-def test_a_failover(replicated: Replicated) -> None:
+def test_a_failover_under_load(replicated: Replicated) -> None:
+    """Both libraries, both ways."""
     url = f"redis-rl+sentinel://{replicated.addresses}/main"
-    strategy = SYNC["token-bucket"](storage_from_string(url, timeout=1))
     million = RateLimitItemPerSecond(1_000_000)
     done = threading.Event()
-    granted, faults = [0], []
+    granted = {(library, way): 0 for library in ("redis", "valkey") for way in ("sync", "async")}
+    faults: list[Exception] = []
 
-    def load() -> None:
+    def load(library: str) -> None:
+        strategy = SYNC["token-bucket"](storage_from_string(url, timeout=1, implementation=library))
         while not done.is_set():
             try:
-                granted[0] += strategy.hit(million, "user")
+                granted[library, "sync"] += strategy.hit(million, "user")
             except strategy.storage.base_exceptions:
                 time.sleep(0.01)
             except Exception as error:
                 faults.append(error)
 
-    threads = [threading.Thread(target=load) for _ in range(4)]
+    async def load_async(library: str) -> None:
+        storage: Any = storage_from_string(f"async+{url}", timeout=1, implementation=library)
+        strategy = ASYNC["token-bucket"](storage)
+        while not done.is_set():
+            try:
+                granted[library, "async"] += await strategy.hit(million, "user")
+            except strategy.storage.base_exceptions:
+                await asyncio.sleep(0.01)
+            except Exception as error:
+                faults.append(error)
+        await storage.storage.aclose()
+
+    threads = []
+    for library in ("redis", "valkey"):
+        threads += [threading.Thread(target=load, args=(library,)) for _ in range(2)]
+        threads += [threading.Thread(target=lambda name=library: asyncio.run(load_async(name)))]
     for thread in threads:
         thread.start()
-    wait_until(lambda: granted[0] > 10)
-    replicated.primary.kill()
-    wait_until(lambda: replicated.replica.connection.info("replication")["role"] == "master")
-    before = granted[0]
-    wait_until(lambda: granted[0] > before + 100)
-    done.set()
-    for thread in threads:
-        thread.join()
+    try:
+        wait_until(lambda: min(granted.values()) > 10)
+        replicated.primary.kill()
+        wait_until(lambda: replicated.replica.connection.info("replication")["role"] == "master")
+        before = dict(granted)
+        wait_until(lambda: all(granted[one] > before[one] + 100 for one in granted))
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
     assert faults == []
 
 

@@ -25,7 +25,7 @@ from rest_framework.settings import api_settings
 from .breaker import Breaker
 from .connect import TIMEOUT, connect
 from .identity import IdentityError, Trust, identify
-from .keys import key_part
+from .keys import KeyPartError, key_part
 from .limiter import Limiter, Outcome
 from .rule import Rule
 
@@ -134,12 +134,11 @@ class _Throttle:
         limiter = setup.limiter(self.scope or type(self).__name__, self.algorithm, self.num_requests, self.duration)
         try:
             key = self.get_cache_key(request, view)  # type: ignore[attr-defined]
-        except IdentityError as error:
-            self.outcome = limiter.unidentified(error)
-        else:
             if key is None:
                 return True
             self.outcome = limiter.check(key_part("drf", key))
+        except (IdentityError, KeyPartError) as error:
+            self.outcome = limiter.unidentified(error)
         if self.outcome.status == 503:
             raise ServiceUnavailable
         return self.outcome.allowed
