@@ -1,0 +1,265 @@
+/** What surrounds a decision, over HTTP and with servers that stop, die and come back. */
+
+import assert from "node:assert/strict";
+import { before, beforeEach, describe, it } from "node:test";
+
+import express from "express";
+import { Redis } from "ioredis";
+import { type Event, Limiter, type LimiterOptions, type MiddlewareOptions, Rule, keyPart, middleware } from "redis-rl";
+import type { Connection } from "redis-rl";
+
+import { single } from "./connections.js";
+import { get, number, serve, statuses } from "./http.js";
+import { TestServer, calls, finally_, freePort, until, writes } from "./server.js";
+
+const server = await TestServer.start();
+const admin = server.admin();
+const redis = new Redis(server.port);
+finally_(() => {
+  redis.disconnect();
+});
+
+const rules = { burst: Rule.sliding(3, "10s"), daily: Rule.fixedWindow(5, "1d") };
+
+/** An application with the middleware. */
+async function app(options: LimiterOptions = {}, more: MiddlewareOptions = {}, limits: Record<string, Rule> = rules) {
+  const limiter = new Limiter(redis, limits, options);
+  const application = express().use(middleware(limiter, more));
+  application.get("/", (_, response) => void response.send("ok"));
+  return { limiter, url: await serve(application) };
+}
+
+describe("middleware", () => {
+  beforeEach(async () => {
+    await admin.flushall();
+    await admin.config("RESETSTAT");
+  });
+
+  it("several named limits are one command, one decision and one field", async () => {
+    const { url } = await app();
+    const first = await get(url);
+    assert.equal(first.headers.get("ratelimit-policy"), '"burst";q=3;w=10, "daily";q=5;w=86400');
+    assert.equal(first.headers.get("ratelimit"), '"burst";r=2, "daily";r=4');
+    assert.deepEqual(await calls(admin), { "rl.multi": 1 });
+  });
+
+  it("a refusal says when, and which policy is violated", async () => {
+    const { url } = await app();
+    assert.deepEqual(await statuses(url, 3), [200, 200, 200]);
+    const denied = await get(url);
+    assert.equal(denied.status, 429);
+    assert.equal(denied.headers.get("ratelimit"), '"burst";r=0;t=10, "daily";r=2');
+    assert.equal(number(denied, "retry-after"), 10);
+    assert.equal(denied.headers.get("content-type"), "application/problem+json");
+    const problem = JSON.parse(denied.text) as Record<string, unknown>;
+    assert.deepEqual(problem["violated-policies"], ["burst"]);
+    assert.equal(problem["type"], "https://iana.org/assignments/http-problem-types#quota-exceeded");
+  });
+
+  it("older forms of the fields", async () => {
+    const { url } = await app({}, { form: "x-ratelimit" });
+    const answer = await get(url);
+    assert.equal(number(answer, "x-ratelimit-remaining"), 2);
+    assert.ok(number(answer, "x-ratelimit-reset") > Date.now() / 1000);
+  });
+
+  it("forged headers change nothing, those of a trusted proxy do", async () => {
+    const { url } = await app();
+    const forged = (at: number) => ({ "x-forwarded-for": `198.51.100.${at}`, forwarded: `for=198.51.100.${at}` });
+    const seen = [];
+    for (let at = 0; at < 5; at += 1) seen.push((await get(url, forged(at))).status);
+    assert.deepEqual(seen, [200, 200, 200, 429, 429]);
+    const proxied = await app({ prefix: "proxied" }, { trust: { cidrs: ["127.0.0.0/8"] } });
+    const client = (at: number) => ({ "x-forwarded-for": `198.51.100.1, 203.0.113.${at}` });
+    for (let at = 0; at < 5; at += 1) assert.equal((await get(proxied.url, client(at))).status, 200);
+    assert.ok((await admin.keys("proxied:{ip:203.0.113.4}:*")).length === 2);
+  });
+
+  it("who can't be identified is an event, and passes or is refused: not one key for everybody", async () => {
+    const trust = { count: 2 };
+    const events: Event[] = [];
+    const open = await app({ onEvent: (event) => events.push(event) }, { trust });
+    assert.deepEqual(await statuses(open.url, 5), [200, 200, 200, 200, 200]);
+    assert.deepEqual([events.length, open.limiter.counters["unidentified"]], [5, 5]);
+    const closed = await app({ fail: "closed" }, { trust });
+    assert.deepEqual(await statuses(closed.url, 2), [503, 503]);
+    assert.deepEqual(await calls(admin), {});
+  });
+
+  it("by user or key instead of the address, and at a cost", async () => {
+    const who = (request: { headers: Record<string, unknown> }) =>
+      keyPart("key", String(request.headers["api-key"] ?? ""), { secret: true });
+    const { url } = await app({ fail: "closed" }, { who, cost: () => 2 });
+    const keys = [{ "api-key": "one" }, { "api-key": "two" }];
+    assert.deepEqual(await statuses(url, 2, keys[0]), [200, 429]);
+    assert.deepEqual(await statuses(url, 2, keys[1]), [200, 429]);
+    assert.deepEqual(await statuses(url, 1), [503]);
+    assert.ok(!(await admin.keys("*")).some((key) => key.includes("one")));
+  });
+
+  it("ten thousand denied requests reach the server once, and a denial is never remembered too long", async () => {
+    const { limiter } = await app({}, {}, { burst: Rule.slidingLog(2, 400) });
+    for (let at = 0; at < 2; at += 1) await limiter.check("flood");
+    await admin.config("RESETSTAT");
+    const first = await limiter.check("flood");
+    // All at once, while it stands.
+    const flood = await Promise.all(Array.from({ length: 10_000 }, () => limiter.check("flood")));
+    const sources = new Set(flood.filter((one) => !one.allowed).map((one) => one.source));
+    assert.equal(first.source, "redis");
+    assert.ok((await calls(admin))["rl.slidinglog"]! <= 1 + flood.filter((one) => one.source === "redis").length);
+    assert.ok(sources.has("cache"));
+    assert.ok(flood.filter((one) => one.source === "cache").length > 9000);
+    await until("a grant", async () => (await limiter.check("flood")).allowed, 5);
+  });
+
+  it("settle and reset forget what was remembered", async () => {
+    const { limiter } = await app();
+    await limiter.check("u", 3);
+    assert.equal((await limiter.check("u")).allowed, false);
+    await limiter.settle("u", 3, 1);
+    const settled = await limiter.check("u", 2);
+    assert.deepEqual([settled.allowed, settled.decision?.limits.map((one) => one.remaining)], [true, [0, 2]]);
+    assert.equal((await limiter.check("u")).allowed, false);
+    assert.equal(await limiter.reset("u"), 2);
+    assert.equal((await limiter.check("u")).allowed, true);
+  });
+
+  it("shadow: decides, counts and reports, and lets pass", async () => {
+    const events: Event[] = [];
+    const { limiter, url } = await app({ shadow: true, onEvent: (event) => events.push(event) });
+    assert.deepEqual(await statuses(url, 5), [200, 200, 200, 200, 200]);
+    assert.equal((await get(url)).headers.get("ratelimit"), null);
+    assert.deepEqual([events, limiter.counters["denied"]], [["shadow", "shadow", "shadow"], 3]);
+  });
+
+  it("a leaky bucket delays", async () => {
+    const { url } = await app({}, {}, { queue: Rule.leakyBucket(3, [3, 600]) });
+    const started = performance.now();
+    const all = await Promise.all([get(url), get(url), get(url), get(url)]);
+    assert.deepEqual(all.map((one) => one.status).sort(), [200, 200, 200, 429]);
+    assert.ok(performance.now() - started >= 399);
+  });
+
+  it("denials that a block is to follow reach the server; those of the block don't", async () => {
+    const { limiter } = await app({}, {}, { login: Rule.sliding(1, "1m").block("1h", 3) });
+    await limiter.check("u");
+    const waits = [];
+    for (let at = 0; at < 4; at += 1) waits.push((await limiter.check("u")).decision!.wait! > 60_000);
+    assert.deepEqual(waits, [false, false, true, true]);
+  });
+
+  it("a hundred clients at once get exactly the limit, of several processes' limiters", async () => {
+    const limits = { burst: Rule.sliding(17, "1h"), daily: Rule.fixedWindow(100, "1d") };
+    const all = [await app({}, {}, limits), await app({}, {}, limits)];
+    const outcomes = await Promise.all(Array.from({ length: 100 }, (_, at) => all[at % 2]!.limiter.check("same")));
+    assert.equal(outcomes.filter((one) => one.allowed).length, 17);
+    assert.equal((await all[0]!.limiter.client.peek("rl:{same}:daily"))?.remaining, 83);
+  });
+
+  it("setups that can't be right are refused at once", () => {
+    assert.throws(() => new Limiter(redis, {}), RangeError);
+    assert.throws(() => new Limiter(redis, { größe: Rule.sliding(1, 1) }), { code: "bad-name" });
+    assert.throws(() => new Limiter(redis, { jobs: Rule.concurrency(1, 1, "me") }), RangeError);
+    assert.throws(() => new Limiter(redis, rules, { fail: "maybe" as never }), RangeError);
+    assert.throws(() => middleware(new Limiter(redis, rules), { trust: { cidrs: ["x"] } }), { code: "bad-setup" });
+  });
+
+  it("an error that is the program's is not taken for a server that is away", async () => {
+    const { limiter } = await app();
+    await assert.rejects(limiter.check("u", 1.5), RangeError);
+    assert.equal((await limiter.check("u")).source, "redis");
+  });
+
+  it("a key of another kind is an error of this call alone", async () => {
+    const { limiter } = await app({ fail: "closed" });
+    await admin.set("rl:{u}:burst", "x");
+    assert.deepEqual([(await limiter.check("u")).status, (await limiter.check("v")).source], [503, "redis"]);
+  });
+});
+
+/** How long each of many checks took, and what they were. */
+async function load(limiter: Limiter, times: number) {
+  const found = [];
+  for (let at = 0; at < times; at += 1) {
+    const started = performance.now();
+    const outcome = await limiter.check(`user:${at % 50}`);
+    found.push({ outcome, took: performance.now() - started });
+    // As requests do: others get their chance.
+    if (at % 10 === 0) await new Promise(setImmediate);
+  }
+  return found;
+}
+
+function p99(found: { took: number }[]): number {
+  const sorted = found.map((one) => one.took).sort((a, b) => a - b);
+  return sorted[Math.floor(sorted.length * 0.99)] ?? Infinity;
+}
+
+for (const library of ["ioredis", "iovalkey", "node-redis", "valkey-glide"]) {
+  describe(`a server that goes away, with ${library}`, () => {
+    let victim: TestServer;
+    let connection: Connection;
+    const wide = { burst: Rule.sliding(1_000_000, "1h") };
+
+    before(async () => {
+      victim = await TestServer.start();
+      connection = await single[library]!(victim.port);
+      // They report what is wrong with a connection; a program without a listener would end.
+      if ("on" in connection) (connection as unknown as Redis).on("error", () => undefined);
+    });
+
+    it("stopped: one timeout, then nobody waits; it answers again, and nobody restarts anything", async () => {
+      const events: Event[] = [];
+      const limiter = new Limiter(connection, wide, { onEvent: (event) => events.push(event) });
+      await load(limiter, 20);
+      victim.signal("SIGSTOP");
+      const started = performance.now();
+      const first = await limiter.check("first");
+      assert.deepEqual([first.allowed, first.source], [true, "open"]);
+      assert.ok(performance.now() - started >= 49);
+      const found = await load(limiter, 2000);
+      assert.ok(found.every((one) => one.outcome.source === "open"));
+      assert.ok(p99(found) < 2, `${p99(found)}`);
+      assert.equal(events.length, 2001);
+      victim.signal("SIGCONT");
+      await until("the server's own decision", async () => (await limiter.check("first")).source === "redis");
+    });
+
+    it("killed and restarted: closed refuses, local limits, and then the server decides again", async () => {
+      const closed = new Limiter(connection, wide, { fail: "closed" });
+      const local = new Limiter(connection, { burst: Rule.sliding(40, "1h") }, { fail: "local", instances: 4 });
+      assert.equal((await closed.check("u")).source, "redis");
+      await victim.kill();
+      await until("a call that fails", async () => (await closed.check("u")).source === "closed");
+      await until("a call that fails", async () => (await local.check("warm")).source === "local");
+      const found = await load(closed, 1000);
+      assert.ok(found.every(({ outcome }) => outcome.status === 503 && outcome.source === "closed"));
+      assert.ok(p99(found) < 2, `${p99(found)}`);
+      const some = await Promise.all(Array.from({ length: 30 }, () => local.check("v")));
+      assert.equal(some.filter((one) => one.allowed).length, 10);
+      await victim.boot();
+      for (const limiter of [closed, local]) {
+        await until("the server's own decision", async () => (await limiter.check("w")).source === "redis");
+      }
+    });
+  });
+}
+
+it("nothing listens at start: requests pass", async () => {
+  const port = await freePort();
+  const early = new Redis(port, { retryStrategy: () => 50 });
+  early.on("error", () => undefined);
+  finally_(() => {
+    early.disconnect();
+  });
+  const limiter = new Limiter(early, rules);
+  assert.equal((await limiter.check("u")).source, "open");
+});
+
+it("a denial writes nothing, of several limits neither", async () => {
+  const limiter = new Limiter(redis, rules, { prefix: "still", denialCache: 0 });
+  for (let at = 0; at < 3; at += 1) await limiter.check("u");
+  const written = await writes(admin);
+  for (let at = 0; at < 5; at += 1) assert.equal((await limiter.check("u")).allowed, false);
+  assert.equal(await writes(admin), written);
+});
