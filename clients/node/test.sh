@@ -15,8 +15,8 @@ RL_MODULE=${CARGO_TARGET_DIR:-$root/target}/release/libredis_rl.so
 [ -f "$RL_MODULE" ] || { echo "test.sh: there is no $RL_MODULE yet: run 'make build' first" >&2; exit 1; }
 RL_SERVER=$("$root/scripts/server")
 RL_VECTORS=$root/clients/vectors.json
-RL_README=$here/README.md
-export RL_MODULE RL_SERVER RL_VECTORS RL_README
+RL_EXAMPLES=$work/fresh/out/readme
+export RL_MODULE RL_SERVER RL_VECTORS RL_EXAMPLES
 
 # What is locked, unless it is there already.
 if ! cmp -s package-lock.json node_modules/.locked; then
@@ -46,6 +46,7 @@ ln -s "$here/node_modules" "$work/node_modules"
 mv "$work/alone/node_modules" "$work/fresh/node_modules"
 cp test/*.ts test/*.cts "$work/fresh/test/"
 cp test/tsconfig.json "$work/fresh/tsconfig.json"
+node scripts/readme.mjs README.md "$work/fresh/test/readme"
 echo '{ "private": true, "type": "module" }' >"$work/fresh/package.json"
 cd "$work/fresh"
 node "$here/node_modules/typescript/bin/tsc" -p .

@@ -56,8 +56,11 @@ export function within<T>(ms: number, call: () => Promise<T>, answered?: () => v
   return new Promise((resolve, reject) => {
     let late = false;
     const timer = setTimeout(() => {
-      late = true;
-      reject(new TimeoutError(`the server did not answer within ${ms} ms`));
+      // A process that was busy itself has replies waiting: they are read before this.
+      setImmediate(() => {
+        late = true;
+        reject(new TimeoutError(`the server did not answer within ${ms} ms`));
+      });
     }, ms);
     call().then(
       (value) => {

@@ -8,7 +8,7 @@ import Fastify, { type FastifyInstance } from "fastify";
 import { Redis } from "ioredis";
 import { type FastifyStoreOptions, redisRlStore } from "redis-rl/fastify-rate-limit";
 
-import { get, number, statuses, urlOf } from "./http.js";
+import { get, near, number, statuses, urlOf } from "./http.js";
 import { TestServer, calls, finally_, until, writes } from "./server.js";
 
 const server = await TestServer.start();
@@ -28,7 +28,7 @@ async function app(
 ) {
   const application = Fastify();
   await application.register(rateLimit, {
-    store: redisRlStore(redis, storeOptions),
+    store: redisRlStore(redis, { timeout: 5000, ...storeOptions }),
     timeWindow: "1 minute",
     keyGenerator,
     ...options,
@@ -49,10 +49,11 @@ describe("@fastify/rate-limit", () => {
     const { url } = await app({ max: 3 });
     const first = await get(url);
     assert.deepEqual([number(first, "x-ratelimit-limit"), number(first, "x-ratelimit-remaining")], [3, 2]);
-    assert.equal(number(first, "x-ratelimit-reset"), 60);
+    near(number(first, "x-ratelimit-reset"), 60);
     assert.deepEqual(await statuses(url, 3), [200, 200, 429]);
     const denied = await get(url);
-    assert.deepEqual([number(denied, "retry-after"), number(denied, "x-ratelimit-remaining")], [60, 0]);
+    near(number(denied, "retry-after"), 60);
+    assert.equal(number(denied, "x-ratelimit-remaining"), 0);
     assert.deepEqual(await statuses(url, 5), [429, 429, 429, 429, 429]);
     assert.deepEqual(await statuses(url, 1, { user: "other" }), [200]);
     assert.deepEqual(await calls(admin), { "rl.sliding": 5 });
@@ -84,7 +85,7 @@ describe("@fastify/rate-limit", () => {
       application.get("/free", { config: { rateLimit: false } }, () => "ok");
     });
     assert.deepEqual(await statuses(`${url}own`, 5), [200, 200, 200, 200, 429]);
-    assert.equal(number(await get(`${url}own`), "retry-after"), 3600);
+    near(number(await get(`${url}own`), "retry-after"), 3600);
     assert.deepEqual(await statuses(url, 3), [200, 200, 429]);
     assert.deepEqual(await statuses(`${url}plan`, 2), [200, 429]);
     assert.deepEqual(await statuses(`${url}plan`, 4, { user: "paying" }), [200, 200, 200, 429]);
@@ -101,14 +102,15 @@ describe("@fastify/rate-limit", () => {
   });
 
   it("a ban: after so many denials in a row the server closes the limiter, for all processes", async () => {
-    const options = { max: 1, ban: 2, timeWindow: 1000 };
+    const options = { max: 1, ban: 2, timeWindow: 10_000 };
     const store = { banDuration: "1h", algorithm: "sliding-log" } as const;
     const [one, other] = [await app(options, store), await app(options, store)];
     assert.deepEqual(await statuses(one.url, 2), [200, 429]);
     // The other process sees the second denial; with the third, the ban begins.
     assert.deepEqual(await statuses(other.url, 2), [429, 403]);
     const banned = await get(one.url);
-    assert.deepEqual([banned.status, number(banned, "retry-after")], [403, 3600]);
+    assert.equal(banned.status, 403);
+    near(number(banned, "retry-after"), 3600);
     // It is remembered, and lasts longer than the window.
     await admin.config("RESETSTAT");
     assert.deepEqual(await statuses(one.url, 5), [403, 403, 403, 403, 403]);

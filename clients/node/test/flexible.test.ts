@@ -16,7 +16,7 @@ import {
 import { type CallOptions, RateLimiterRedisRl, RateLimiterRedisRlUnion } from "redis-rl/rate-limiter-flexible";
 import type { RateLimiterRedisRlOptions, UnionResult } from "redis-rl/rate-limiter-flexible";
 
-import { get, number, serve, statuses } from "./http.js";
+import { get, near, number, serve, statuses } from "./http.js";
 import { TestServer, calls, finally_, sleep, until, writes } from "./server.js";
 
 const server = await TestServer.start();
@@ -27,7 +27,7 @@ finally_(() => {
 });
 
 function limiterOf(options: Partial<RateLimiterRedisRlOptions> = {}): RateLimiterRedisRl {
-  return new RateLimiterRedisRl({ storeClient: redis, points: 5, duration: 60, ...options });
+  return new RateLimiterRedisRl({ storeClient: redis, points: 5, duration: 60, timeout: 5000, ...options });
 }
 
 /** The result that a call rejects with. */
@@ -63,7 +63,7 @@ describe("RateLimiterRedisRl", () => {
     });
     const url = await serve(application);
     assert.deepEqual(await statuses(url, 4), [200, 200, 200, 429]);
-    assert.equal(number(await get(url), "retry-after"), 60);
+    near(number(await get(url), "retry-after"), 60);
     assert.deepEqual(await statuses(url, 1, { user: "other" }), [200]);
     assert.deepEqual(await calls(admin), { "rl.sliding": 6 });
   });
@@ -72,7 +72,7 @@ describe("RateLimiterRedisRl", () => {
     const limiter = limiterOf();
     const first = await limiter.consume("u", 2);
     assert.deepEqual([first.remainingPoints, first.consumedPoints, first.isFirstInDuration], [3, 2, true]);
-    assert.ok(first.msBeforeNext > 59_000 && first.msBeforeNext <= 60_000);
+    assert.ok(first.msBeforeNext > 50_000 && first.msBeforeNext <= 60_000);
     assert.equal((await limiter.consume("u", 1)).isFirstInDuration, false);
     const before = await writes(admin);
     for (let times = 0; times < 3; times += 1) {
@@ -126,7 +126,7 @@ describe("RateLimiterRedisRl", () => {
     const found = await limiter.get("u");
     assert.deepEqual([found?.consumedPoints, found?.remainingPoints], [6, 0]);
     const refused = await refusal(limiter.consume("u"));
-    assert.ok(refused.msBeforeNext > 3_599_000 && refused.msBeforeNext <= 3_600_000);
+    assert.ok(refused.msBeforeNext > 3_500_000 && refused.msBeforeNext <= 3_600_000);
     assert.equal((await limiter.block("u", 0.2)).msBeforeNext, 200);
     await until("the end of the block", () =>
       limiter.consume("u").then(

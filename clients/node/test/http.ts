@@ -1,5 +1,6 @@
 /** Applications on loopback, and requests to them. */
 
+import assert from "node:assert/strict";
 import { once } from "node:events";
 import { type RequestListener, type Server, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -36,6 +37,11 @@ export async function statuses(url: string, times: number, headers: Record<strin
   const found: number[] = [];
   for (let at = 0; at < times; at += 1) found.push((await get(url, headers)).status);
   return found;
+}
+
+/** Seconds that began a moment ago, on a machine that may be busy. */
+export function near(actual: number, seconds: number): void {
+  assert.ok(actual <= seconds && actual > seconds - 8, `${actual} is not about ${seconds}`);
 }
 
 /** A field as a number. */

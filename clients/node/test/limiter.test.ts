@@ -9,7 +9,7 @@ import { type Event, Limiter, type LimiterOptions, type MiddlewareOptions, Rule,
 import type { Connection } from "redis-rl";
 
 import { single } from "./connections.js";
-import { get, number, serve, statuses } from "./http.js";
+import { get, near, number, serve, statuses } from "./http.js";
 import { TestServer, calls, finally_, freePort, until, writes } from "./server.js";
 
 const server = await TestServer.start();
@@ -23,7 +23,7 @@ const rules = { burst: Rule.sliding(3, "10s"), daily: Rule.fixedWindow(5, "1d") 
 
 /** An application with the middleware. */
 async function app(options: LimiterOptions = {}, more: MiddlewareOptions = {}, limits: Record<string, Rule> = rules) {
-  const limiter = new Limiter(redis, limits, options);
+  const limiter = new Limiter(redis, limits, { timeout: 5000, ...options });
   const application = express().use(middleware(limiter, more));
   application.get("/", (_, response) => void response.send("ok"));
   return { limiter, url: await serve(application) };
@@ -48,8 +48,8 @@ describe("middleware", () => {
     assert.deepEqual(await statuses(url, 3), [200, 200, 200]);
     const denied = await get(url);
     assert.equal(denied.status, 429);
-    assert.equal(denied.headers.get("ratelimit"), '"burst";r=0;t=10, "daily";r=2');
-    assert.equal(number(denied, "retry-after"), 10);
+    assert.match(denied.headers.get("ratelimit") ?? "", /^"burst";r=0;t=\d+, "daily";r=2$/);
+    near(number(denied, "retry-after"), 10);
     assert.equal(denied.headers.get("content-type"), "application/problem+json");
     const problem = JSON.parse(denied.text) as Record<string, unknown>;
     assert.deepEqual(problem["violated-policies"], ["burst"]);
@@ -98,7 +98,7 @@ describe("middleware", () => {
   });
 
   it("ten thousand denied requests reach the server once, and a denial is never remembered too long", async () => {
-    const { limiter } = await app({}, {}, { burst: Rule.slidingLog(2, 400) });
+    const { limiter } = await app({}, {}, { burst: Rule.slidingLog(2, 3000) });
     for (let at = 0; at < 2; at += 1) await limiter.check("flood");
     await admin.config("RESETSTAT");
     const first = await limiter.check("flood");
@@ -109,7 +109,7 @@ describe("middleware", () => {
     assert.ok((await calls(admin))["rl.slidinglog"]! <= 1 + flood.filter((one) => one.source === "redis").length);
     assert.ok(sources.has("cache"));
     assert.ok(flood.filter((one) => one.source === "cache").length > 9000);
-    await until("a grant", async () => (await limiter.check("flood")).allowed, 5);
+    await until("a grant", async () => (await limiter.check("flood")).allowed);
   });
 
   it("settle and reset forget what was remembered", async () => {
@@ -228,7 +228,7 @@ for (const library of ["ioredis", "iovalkey", "node-redis", "valkey-glide"]) {
     it("killed and restarted: closed refuses, local limits, and then the server decides again", async () => {
       const closed = new Limiter(connection, wide, { fail: "closed" });
       const local = new Limiter(connection, { burst: Rule.sliding(40, "1h") }, { fail: "local", instances: 4 });
-      assert.equal((await closed.check("u")).source, "redis");
+      await until("the server's own decision", async () => (await closed.check("u")).source === "redis");
       await victim.kill();
       await until("a call that fails", async () => (await closed.check("u")).source === "closed");
       await until("a call that fails", async () => (await local.check("warm")).source === "local");
@@ -257,7 +257,7 @@ it("nothing listens at start: requests pass", async () => {
 });
 
 it("a denial writes nothing, of several limits neither", async () => {
-  const limiter = new Limiter(redis, rules, { prefix: "still", denialCache: 0 });
+  const limiter = new Limiter(redis, rules, { prefix: "still", denialCache: 0, timeout: 5000 });
   for (let at = 0; at < 3; at += 1) await limiter.check("u");
   const written = await writes(admin);
   for (let at = 0; at < 5; at += 1) assert.equal((await limiter.check("u")).allowed, false);

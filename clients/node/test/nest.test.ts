@@ -12,7 +12,7 @@ import { Redis } from "ioredis";
 import type { Server } from "node:http";
 import { RedisRlThrottlerStorage, type ThrottlerStorageOptions } from "redis-rl/nestjs-throttler";
 
-import { get, number, statuses, urlOf } from "./http.js";
+import { get, near, number, statuses, urlOf } from "./http.js";
 import { TestServer, calls, finally_, until, writes } from "./server.js";
 
 const server = await TestServer.start();
@@ -43,7 +43,7 @@ async function app(throttlers: ThrottlerOptions[], options: ThrottlerStorageOpti
       return "ok";
     }
   }
-  const storage = new RedisRlThrottlerStorage(connection, options);
+  const storage = new RedisRlThrottlerStorage(connection, { timeout: 5000, ...options });
   const getTracker = (request: Record<string, any>) => Promise.resolve(request["headers"]["user"] ?? "nobody");
   @Module({
     imports: [ThrottlerModule.forRoot({ throttlers, storage, getTracker })],
@@ -71,7 +71,7 @@ describe("@nestjs/throttler", () => {
     assert.equal(number(first, "x-ratelimit-reset"), 60);
     assert.deepEqual(await statuses(url, 3), [200, 200, 429]);
     const denied = await get(url);
-    assert.equal(number(denied, "retry-after"), 60);
+    near(number(denied, "retry-after"), 60);
     assert.deepEqual(await statuses(url, 1, { user: "other" }), [200]);
     // The second denial was remembered.
     assert.deepEqual(await calls(admin), { "rl.sliding": 5 });
@@ -104,7 +104,7 @@ describe("@nestjs/throttler", () => {
     const { url } = await app([{ limit: 2, ttl: 60_000, blockDuration: 0 }], { denialCache: 0 });
     await statuses(url, 2);
     const before = await writes(admin);
-    assert.equal(number(await get(url), "retry-after"), 60);
+    near(number(await get(url), "retry-after"), 60);
     assert.equal(await writes(admin), before);
   });
 

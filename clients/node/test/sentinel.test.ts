@@ -42,7 +42,7 @@ it("a failover under load: nobody waits, nothing is granted twice, and nobody re
   const connections: Record<string, Connection> = { ioredis, iovalkey, nodeRedis };
   const limiters = Object.entries(connections).map(([name, connection]) => ({
     name,
-    limiter: new Limiter(connection, { hourly: Rule.fixedWindow(10, "1h") }, { denialCache: 0 }),
+    limiter: new Limiter(connection, { hourly: Rule.fixedWindow(10, "1h") }, { denialCache: 0, timeout: 500 }),
   }));
   for (const { name, limiter } of limiters) {
     for (let at = 0; at < 6; at += 1) assert.equal((await limiter.check(name)).source, "redis", name);
