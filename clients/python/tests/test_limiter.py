@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from redis.exceptions import DataError, ResponseError
 from servers import Cluster, Server, wait_until
 
 from redis_rl import (
@@ -170,6 +171,13 @@ def test_the_limiter_in_the_process_grants_its_part_and_no_more_in_any_window(ru
     assert len(granted) >= 60
     for start in granted:
         assert sum(start <= at < start + 10 for at in granted) <= 10
+
+
+def test_units_that_share_an_entry_leave_with_its_last() -> None:
+    local = LocalLimiter({"burst": Rule.sliding(10, 10)})
+    assert local.decide("a", 1, 100.0).allowed
+    assert local.decide("a", 9, 100.5).allowed
+    assert [local.decide("a", 1, now).allowed for now in (110.0, 110.4, 110.5)] == [False, False, True]
 
 
 def test_the_limiter_in_the_process_says_when_it_grants() -> None:
@@ -338,8 +346,10 @@ def test_a_refusal_of_one_call_does_not_open_the_breaker(server: Server) -> None
 
 def test_a_fault_of_the_program_is_no_outage(server: Server) -> None:
     limiter = Limiter.from_url(server.url, FIVE, timeout=30)
-    with pytest.raises(TypeError):
-        limiter.check("user:42", "x" + 1)  # type: ignore[operator]
+    with pytest.raises(DataError):
+        limiter.check("user:42", object())  # type: ignore[arg-type]
+    with pytest.raises(DataError):
+        asyncio.run(AsyncLimiter.from_url(server.url, FIVE, timeout=30).check("user:42", object()))  # type: ignore[arg-type]
 
 
 def test_one_of_many_probes_once_an_interval() -> None:
@@ -354,6 +364,27 @@ def test_one_of_many_probes_once_an_interval() -> None:
     breaker.probe(lambda: calls.append(1))
     wait_until(lambda: not breaker.is_open)
     assert calls == [1]
+
+
+def test_a_refusal_is_an_answer_to_a_probe() -> None:
+    def refused() -> None:
+        raise ResponseError("NOPERM")
+
+    async def refused_too() -> None:
+        raise ResponseError("NOPERM")
+
+    async def work() -> None:
+        task = breaker.probe_async(refused_too)
+        assert task is not None
+        await task
+
+    breaker = Breaker(interval=0)
+    breaker.failed()
+    breaker.probe(refused)
+    wait_until(lambda: not breaker.is_open)
+    breaker.failed()
+    asyncio.run(work())
+    assert not breaker.is_open
 
 
 def test_shadow_mode_decides_and_counts_and_lets_pass(server: Server) -> None:

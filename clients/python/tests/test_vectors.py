@@ -86,3 +86,8 @@ def test_keys(row: Any) -> None:
     except KeyPartError as error:
         found = {"error": error.code}
     assert found == row["output"]
+
+
+def test_an_escaped_quote_ends_no_quoted_text() -> None:
+    headers = [("Forwarded", 'for=203.0.113.9;host="a\\",b", for=10.0.0.2')]
+    assert identify("10.0.0.1", headers, Trust(count=2, header="forwarded")) == "ip:203.0.113.9"

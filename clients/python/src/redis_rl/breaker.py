@@ -36,7 +36,8 @@ def is_from_server(error: BaseException) -> bool:
     """Whether an error comes from the server or the way to it, and not from the program."""
     if is_away(error):
         return True
-    return not _names(error).isdisjoint(("RedisError", "ValkeyError"))
+    names = _names(error)
+    return "DataError" not in names and not names.isdisjoint(("RedisError", "ValkeyError"))
 
 
 def _names(error: BaseException) -> set[str]:
