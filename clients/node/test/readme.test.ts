@@ -77,12 +77,18 @@ describe("applications that were limited by changing one line", () => {
 describe("programs that print what they say", () => {
   for (const name of ["client", "flexible"]) {
     it(name, async () => {
-      await admin.flushall();
-      const printed = await (await start(name)).over;
       const source = readFileSync(join(need("RL_EXAMPLES"), `${name}.js`), "utf8");
       const said = [...source.matchAll(/console\.log\(.*\); \/\/ (.*)$/gm)].map(([, text]) => text);
       assert.ok(said.length >= 4);
-      assert.deepEqual(printed.trim().split("\n"), said);
+      const run = async () => {
+        await admin.flushall();
+        const program = await start(name);
+        return (await program.over.catch(String)).trim().split("\n");
+      };
+      // Again, if a busy machine took longer than the 50 ms that they wait for the server.
+      let printed = await run();
+      for (let tries = 0; tries < 4 && printed.join() !== said.join(); tries += 1) printed = await run();
+      assert.deepEqual(printed, said);
     });
   }
 });
