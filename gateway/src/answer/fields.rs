@@ -1,0 +1,1 @@
+//! RateLimit header fields.

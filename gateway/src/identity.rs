@@ -1,0 +1,1 @@
+//! Who a request is counted for: the address of the client behind trusted proxies.

@@ -1,0 +1,1 @@
+//! Parts of keys: escaped, or hashed.
