@@ -11,8 +11,10 @@
 
 pub mod answer;
 pub mod decision;
+pub mod denials;
 pub mod identity;
 pub mod key_part;
+pub mod local;
 pub mod redis;
 pub mod request;
 pub mod rules;
