@@ -11,8 +11,12 @@
 
 pub mod answer;
 pub mod decision;
+pub mod http;
 pub mod identity;
 pub mod key_part;
 pub mod redis;
 pub mod request;
 pub mod rules;
+
+#[cfg(test)]
+mod tests;

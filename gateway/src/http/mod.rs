@@ -1,0 +1,3 @@
+//! HTTP: what Traefik, Caddy and nginx ask, and who has no gRPC.
+
+pub mod original;
