@@ -3,22 +3,29 @@
 //!
 //! Layers, dependencies point downwards only:
 //!
-//! - [`grpc`], [`http`], [`redis`], [`files`], [`metrics`], [`cli`]: the edges, which do input and output.
-//! - [`service`]: one request from question to answer.
-//! - [`rules`], [`plan`], [`identity`], [`answer`]: pure. Configuration and request in, commands out; replies in, answers out.
+//! - [`cli`], [`serve`]: the program.
+//! - [`grpc`], [`http`], [`files`], [`telemetry`]: the edges towards gateways, files and the log.
+//! - [`service`]: one request from question to answer, with [`redis`], [`denials`], [`local`] and [`metrics`].
+//! - [`rules`], [`plan`], [`identity`], [`key_part`], [`answer`]: pure. Configuration and request in, commands out; replies in,
+//!   answers out. Commands and replies are those of the `redis` crate, as data.
 
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod cli;
 pub mod decision;
 pub mod denials;
+pub mod files;
+pub mod grpc;
 pub mod http;
 pub mod identity;
 pub mod key_part;
 pub mod local;
+pub mod metrics;
+pub mod plan;
 pub mod redis;
 pub mod request;
 pub mod rules;
-
-#[cfg(test)]
-mod tests;
+pub mod serve;
+pub mod service;
+pub mod telemetry;

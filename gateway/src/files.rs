@@ -1,0 +1,119 @@
+//! The configuration's files: read, and read again when they change.
+//!
+//! What is watched is the folder, so that a file that an editor or Kubernetes replaces is noticed as well. Since a watch can
+//! miss a change (on network file systems, or where a folder further up is swapped), the files are also compared every
+//! [`LOOK`]. Only a changed text is loaded. A configuration that is broken, or cannot be read, leaves the old rules in place.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher as _};
+use tokio::sync::Notify;
+
+use crate::rules::{Options, Problem, Rules};
+use crate::service::Service;
+
+/// A change is read once nothing has changed for so long, since an editor writes in several steps.
+const QUIET: Duration = Duration::from_millis(50);
+/// How often the files are compared if nothing seems to change.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// The name and the text of each file.
+pub type Texts = Vec<(String, String)>;
+
+/// Reads a file, or all files of a folder whose names end in `.yaml` or `.yml`, by name.
+///
+/// # Errors
+/// One cannot be read, is not UTF-8, or there is none.
+pub fn read(path: &Path) -> io::Result<Texts> {
+    let named = |error: io::Error, path: &Path| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let text = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).map_err(|error| named(error, &path))?;
+        Ok((path.display().to_string(), text))
+    };
+    if !path.is_dir() {
+        return Ok(vec![text(path.to_owned())?]);
+    }
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(|error| named(error, path))? {
+        let path = entry.map_err(|error| named(error, path))?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
+            paths.push(path);
+        }
+    }
+    if paths.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{}: no file ends in .yaml or .yml", path.display())));
+    }
+    paths.sort();
+    paths.into_iter().map(text).collect()
+}
+
+/// Reads and compiles a configuration.
+///
+/// # Errors
+/// All that is wrong, with places.
+pub fn load(path: &Path, options: &Options) -> Result<(Texts, Rules), Vec<Problem>> {
+    let texts = read(path).map_err(unreadable)?;
+    let rules = Rules::load(&texts, options)?;
+    Ok((texts, rules))
+}
+
+fn unreadable(error: io::Error) -> Vec<Problem> {
+    vec![Problem { place: "configuration".into(), message: error.to_string() }]
+}
+
+/// Gives the service new rules whenever the files change. Runs until it is dropped.
+pub async fn watch(path: PathBuf, options: Options, mut known: Texts, service: Arc<Service>) {
+    let changed = Arc::new(Notify::new());
+    // Watches as long as it lives.
+    let _watcher = start(&path, changed.clone())
+        .inspect_err(|error| tracing::warn!(%error, "changes of the configuration are noticed within {LOOK:?} alone"));
+    loop {
+        let noticed = tokio::time::timeout(LOOK, changed.notified()).await.is_ok();
+        while noticed && tokio::time::timeout(QUIET, changed.notified()).await.is_ok() {}
+        match read(&path) {
+            Ok(texts) if texts == known => {}
+            Ok(texts) => {
+                match Rules::load(&texts, &options) {
+                    Ok(rules) => {
+                        tracing::info!(domains = ?rules.names(), "the configuration changed, and holds from now on");
+                        service.set_rules(rules);
+                        service.meters().loaded(true);
+                    }
+                    Err(problems) => broken(&problems, &service),
+                }
+                known = texts;
+            }
+            Err(error) => {
+                if !known.is_empty() {
+                    broken(&unreadable(error), &service);
+                    known = Texts::new();
+                }
+            }
+        }
+    }
+}
+
+fn broken(problems: &[Problem], service: &Service) {
+    for problem in problems {
+        tracing::error!(place = problem.place, "the configuration is broken, the old rules hold: {}", problem.message);
+    }
+    service.meters().loaded(false);
+}
+
+fn start(path: &Path, changed: Arc<Notify>) -> notify::Result<notify::RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            changed.notify_one();
+        }
+    })?;
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    if path.is_dir() {
+        watcher.watch(path, RecursiveMode::NonRecursive)?;
+    }
+    Ok(watcher)
+}

@@ -1,0 +1,60 @@
+//! The log, and with the feature `otlp` traces.
+
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+use crate::cli::{LogFormat, Serve};
+
+/// The target of the spans that are traces: the log leaves them out.
+pub const TRACES: &str = "rl_gateway_trace";
+
+/// Keeps what has to be flushed at the end.
+#[derive(Default)]
+pub struct Telemetry {
+    #[cfg(feature = "otlp")]
+    provider: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
+}
+
+impl Telemetry {
+    /// Sends what is left.
+    pub fn end(&self) {
+        #[cfg(feature = "otlp")]
+        if let Some(provider) = &self.provider
+            && let Err(error) = provider.shutdown()
+        {
+            tracing::warn!(%error, "the last traces could not be sent");
+        }
+    }
+}
+
+/// Starts the log, on standard error.
+///
+/// # Errors
+/// The filter cannot be read, or another log is started already.
+pub fn start(serve: &Serve) -> anyhow::Result<Telemetry> {
+    let filter = EnvFilter::try_new(format!("{},{TRACES}=off", serve.log))?;
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = match serve.log_format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+    };
+    let registry = tracing_subscriber::registry().with(log.with_filter(filter));
+    #[cfg(feature = "otlp")]
+    if let Some(url) = &serve.otlp {
+        use opentelemetry::trace::TracerProvider as _;
+        use opentelemetry_otlp::WithExportConfig as _;
+        let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().with_endpoint(url).build()?;
+        let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder()
+            .with_batch_exporter(exporter)
+            .with_resource(opentelemetry_sdk::Resource::builder().with_service_name("redis-rl-gateway").build())
+            .build();
+        let traces = tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("redis-rl-gateway"))
+            .with_filter(EnvFilter::try_new(format!("{TRACES}=debug"))?);
+        registry.with(traces).try_init()?;
+        return Ok(Telemetry { provider: Some(provider) });
+    }
+    registry.try_init()?;
+    Ok(Telemetry::default())
+}
