@@ -7,6 +7,8 @@
     reason = "a test fails by a panic"
 )]
 
+mod http;
+mod identity;
 mod json;
 mod original;
 mod vectors;
