@@ -11,9 +11,11 @@
 
 pub mod answer;
 pub mod decision;
+pub mod denials;
 pub mod http;
 pub mod identity;
 pub mod key_part;
+pub mod local;
 pub mod redis;
 pub mod request;
 pub mod rules;
