@@ -30,6 +30,16 @@ fn bytes_that_are_no_text_are_no_address_and_are_not_read_left_of_the_client() {
 }
 
 #[test]
+fn an_entry_that_is_ipv4_mapped_is_ipv4() {
+    let lines: [&[u8]; 1] = [b"203.0.113.9, ::ffff:10.0.0.2"];
+    for trust in ["2", "10.0.0.0/8"] {
+        assert_eq!(client(trust, Header::XForwardedFor, &lines).as_deref(), Ok("203.0.113.9"));
+    }
+    let lines: [&[u8]; 1] = [b"[::ffff:203.0.113.9]:4711"];
+    assert_eq!(client("1", Header::XForwardedFor, &lines).as_deref(), Ok("203.0.113.9"));
+}
+
+#[test]
 fn an_entry_is_quoted_in_an_error_up_to_a_length() {
     let error = client("1", Header::XForwardedFor, &[&[b'x'; 100_000]]).unwrap_err();
     assert_eq!(error.to_string(), format!("\"{}\" is no address", "x".repeat(64)));

@@ -7,6 +7,7 @@
     reason = "a test fails by a panic"
 )]
 
+mod answer;
 mod http;
 mod identity;
 mod json;
