@@ -94,13 +94,15 @@ pub fn problem(kind: Kind, limits: &[Named<'_>]) -> Problem {
     })
 }
 
-/// A request that nobody can answer, with what is wrong with it.
-pub fn bad_request(detail: &str) -> Problem {
+/// The answer to a request that cannot be read, with what is wrong with it.
+pub fn unreadable(status: u16, detail: &str) -> Problem {
+    let detail = Some(detail);
+    let title = if status == 413 { "Content Too Large" } else { "Bad Request" };
     Problem::new(&Content {
         r#type: "about:blank".to_owned(),
-        title: "Bad Request",
-        status: 400,
-        detail: Some(detail),
+        title,
+        status,
+        detail,
         violated_policies: None,
     })
 }

@@ -12,24 +12,23 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use envoy_types::pb::envoy::config::core::v3::HeaderValue;
-use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
-use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::{
-    Entry, RateLimitOverride,
-};
-use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit;
+use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitResponse;
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit as EnvoyUnit;
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::{
     DescriptorStatus, RateLimit,
 };
-use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
-use envoy_types::pb::google::protobuf::{Duration, UInt64Value};
+use envoy_types::pb::google::protobuf::Duration;
+use serde::de::Unexpected;
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::request::{Descriptor, Entry, Override, Request, Unit};
 
 /// Reads a request.
 ///
 /// # Errors
 /// It is no JSON, or not this message: with line and column.
-pub fn read(body: &[u8]) -> serde_json::Result<RateLimitRequest> {
-    serde_json::from_slice::<RequestJson>(body).map(RateLimitRequest::from)
+pub fn read(body: &[u8]) -> serde_json::Result<Request> {
+    serde_json::from_slice::<RequestJson>(body).map(Request::from)
 }
 
 /// Writes a response.
@@ -76,8 +75,8 @@ struct EntryJson {
 struct OverrideJson {
     #[serde(default, alias = "requests_per_unit", deserialize_with = "uint32")]
     requests_per_unit: u32,
-    #[serde(default, deserialize_with = "unit")]
-    unit: i32,
+    #[serde(deserialize_with = "unit")]
+    unit: Unit,
 }
 
 #[derive(Deserialize)]
@@ -102,7 +101,7 @@ struct Value {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "a unit of time: SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR")]
+#[serde(untagged, expecting = "SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR")]
 enum UnitJson {
     Name(String),
     Number(i32),
@@ -135,19 +134,38 @@ fn uint64_value<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Er
     number.read().map(Some)
 }
 
-fn unit<'de, D: Deserializer<'de>>(from: D) -> Result<i32, D::Error> {
-    match Option::<UnitJson>::deserialize(from)? {
-        None => Ok(Unit::Unknown.into()),
-        Some(UnitJson::Number(number)) => Ok(number),
-        Some(UnitJson::Name(name)) => Unit::from_str_name(&name).map(i32::from).ok_or_else(|| {
-            serde::de::Error::custom(format_args!(
-                "a unit of time is SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR, not {name:?}"
-            ))
-        }),
+fn unit<'de, D: Deserializer<'de>>(from: D) -> Result<Unit, D::Error> {
+    let read = UnitJson::deserialize(from)?;
+    let known = match &read {
+        UnitJson::Name(name) => EnvoyUnit::from_str_name(name),
+        UnitJson::Number(number) => EnvoyUnit::try_from(*number).ok(),
+    };
+    known.and_then(unit_of).ok_or_else(|| match read {
+        UnitJson::Name(name) => serde::de::Error::invalid_value(
+            Unexpected::Str(&name),
+            &"SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR",
+        ),
+        UnitJson::Number(number) => serde::de::Error::invalid_value(
+            Unexpected::Signed(number.into()),
+            &"SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR",
+        ),
+    })
+}
+
+fn unit_of(unit: EnvoyUnit) -> Option<Unit> {
+    match unit {
+        EnvoyUnit::Unknown => None,
+        EnvoyUnit::Second => Some(Unit::Second),
+        EnvoyUnit::Minute => Some(Unit::Minute),
+        EnvoyUnit::Hour => Some(Unit::Hour),
+        EnvoyUnit::Day => Some(Unit::Day),
+        EnvoyUnit::Week => Some(Unit::Week),
+        EnvoyUnit::Month => Some(Unit::Month),
+        EnvoyUnit::Year => Some(Unit::Year),
     }
 }
 
-impl From<RequestJson> for RateLimitRequest {
+impl From<RequestJson> for Request {
     fn from(json: RequestJson) -> Self {
         Self {
             domain: json.domain.unwrap_or_default(),
@@ -155,27 +173,29 @@ impl From<RequestJson> for RateLimitRequest {
                 .descriptors
                 .unwrap_or_default()
                 .into_iter()
-                .map(RateLimitDescriptor::from)
+                .map(Descriptor::from)
                 .collect(),
-            hits_addend: json.hits_addend,
+            // In this message 0 is what is not set.
+            hits: Some(json.hits_addend.into()).filter(|&hits| hits > 0),
         }
     }
 }
 
-impl From<DescriptorJson> for RateLimitDescriptor {
+impl From<DescriptorJson> for Descriptor {
     fn from(json: DescriptorJson) -> Self {
         let entry = |entry: EntryJson| Entry {
             key: entry.key.unwrap_or_default(),
             value: entry.value.unwrap_or_default(),
         };
+        let limit = |limit: OverrideJson| Override {
+            requests_per_unit: limit.requests_per_unit,
+            unit: limit.unit,
+        };
         Self {
             entries: json.entries.unwrap_or_default().into_iter().map(entry).collect(),
-            limit: json.limit.map(|limit| RateLimitOverride {
-                requests_per_unit: limit.requests_per_unit,
-                unit: limit.unit,
-            }),
-            hits_addend: json.hits_addend.map(|value| UInt64Value { value }),
-            is_negative_hits: json.is_negative_hits.unwrap_or_default(),
+            limit: json.limit.map(limit),
+            hits: json.hits_addend,
+            negative: json.is_negative_hits.unwrap_or_default(),
         }
     }
 }
@@ -250,7 +270,7 @@ impl<'a> From<&'a RateLimit> for LimitJson<'a> {
         Self {
             name: &limit.name,
             requests_per_unit: limit.requests_per_unit,
-            unit: (unit != Unit::Unknown).then(|| unit.as_str_name()),
+            unit: (unit != EnvoyUnit::Unknown).then(|| unit.as_str_name()),
         }
     }
 }

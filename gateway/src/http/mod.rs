@@ -1,4 +1,192 @@
 //! HTTP: what Traefik, Caddy and nginx ask, and who has no gRPC.
+//!
+//! | | answers |
+//! | --- | --- |
+//! | any method, `/check` or below it | 200 or 429 with header fields; 503 if nobody can say and nothing passes then |
+//! | `POST /json` | the same to Envoy's request as JSON, with Envoy's response as JSON |
+//! | `GET /healthz` | 200, and 503 once the program is asked to end |
+//!
+//! A request that is malformed or too large gets a 4xx with the reason. All bodies but Envoy's responses are
+//! `application/problem+json`.
 
 pub mod json;
 pub mod original;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request as HttpRequest, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitResponse;
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
+use governor::{DefaultDirectRateLimiter, Quota};
+use tokio::sync::watch;
+
+use crate::answer::problem::{self, Problem};
+use crate::identity::Identity;
+use crate::request::Request;
+use original::{Original, Source, Unclear};
+
+/// The largest body of `/json`, in bytes.
+pub const LARGEST_BODY: usize = 64 * 1024;
+
+/// What `/check` has to know of a domain.
+#[derive(Clone, Debug, Default)]
+pub struct Domain {
+    /// Its name.
+    pub name: String,
+    /// The paths of keys at whose ends rules stand.
+    pub templates: Vec<Vec<String>>,
+    /// What values are read from, beside those that every request has.
+    pub check: BTreeMap<String, Source>,
+}
+
+/// Why there is no decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undecided {
+    /// The request is malformed: the reason.
+    Invalid(String),
+    /// Nobody can say, and so nothing passes.
+    Closed,
+}
+
+/// What decides: the service, and in tests what a test wants decided.
+pub trait Decides: Send + Sync + 'static {
+    /// The domain of this name; the only one there is if none is named.
+    ///
+    /// # Errors
+    /// There is no such domain: a sentence with those that there are.
+    fn domain(&self, name: Option<&str>) -> Result<Arc<Domain>, String>;
+
+    /// Decides a request.
+    fn decide(
+        &self,
+        request: &Request,
+    ) -> impl Future<Output = Result<RateLimitResponse, Undecided>> + Send;
+}
+
+/// The routes. `ended` turns true once the program is asked to end.
+pub fn router<D: Decides>(
+    decides: Arc<D>,
+    identity: Identity,
+    ended: watch::Receiver<bool>,
+) -> Router {
+    let edge = Arc::new(Edge {
+        decides,
+        identity,
+        complaints: DefaultDirectRateLimiter::direct(Quota::per_second(NonZeroU32::MIN)),
+    });
+    Router::new()
+        .route("/json", post(answer_json::<D>).layer(DefaultBodyLimit::max(LARGEST_BODY)))
+        .route("/check", any(answer_check::<D>))
+        .route("/check/", any(answer_check::<D>))
+        .route("/check/{*path}", any(answer_check::<D>))
+        .with_state(edge)
+        .merge(Router::new().route("/healthz", get(health)).with_state(ended))
+}
+
+struct Edge<D> {
+    decides: Arc<D>,
+    identity: Identity,
+    /// One line a second: a flood of requests must not become a flood of lines.
+    complaints: DefaultDirectRateLimiter,
+}
+
+async fn health(State(ended): State<watch::Receiver<bool>>) -> (StatusCode, &'static str) {
+    if *ended.borrow() {
+        (StatusCode::SERVICE_UNAVAILABLE, "ending\n")
+    } else {
+        (StatusCode::OK, "ok\n")
+    }
+}
+
+async fn answer_json<D: Decides>(
+    State(edge): State<Arc<Edge<D>>>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let body = body.map_err(|rejection| {
+        problem::unreadable(rejection.status().as_u16(), &rejection.body_text())
+    })?;
+    let request = json::read(&body).map_err(|error| bad_request(&error))?;
+    let response = edge.decides.decide(&request).await?;
+    let body = json::write(&response).map_err(|error| bad_request(&error))?;
+    Ok((status(&response), [(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+async fn answer_check<D: Decides>(
+    State(edge): State<Arc<Edge<D>>>,
+    request: HttpRequest,
+) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let request = edge.question(&parts)?;
+    if request.descriptors.is_empty() {
+        return Ok(StatusCode::OK.into_response());
+    }
+    let response = edge.decides.decide(&request).await?;
+    let headers = response.response_headers_to_add.iter().filter_map(|field| {
+        Some((HeaderName::try_from(&field.key).ok()?, HeaderValue::try_from(&field.value).ok()?))
+    });
+    Ok((status(&response), HeaderMap::from_iter(headers), response.raw_body).into_response())
+}
+
+impl<D: Decides> Edge<D> {
+    /// What the original request is asked about.
+    fn question(&self, parts: &Parts) -> Result<Request, Problem> {
+        let named = original::domain(&parts.uri);
+        let domain =
+            self.decides.domain(named.as_deref()).map_err(|reason| bad_request(&reason))?;
+        let peer =
+            parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        let original = Original::read(&parts.method, &parts.uri, &parts.headers, peer);
+        let descriptors = original
+            .and_then(|original| {
+                original.descriptors(&domain.templates, &domain.check, &self.identity)
+            })
+            .map_err(|unclear| self.complain(&unclear))?;
+        Ok(Request { domain: domain.name.clone(), descriptors, hits: None })
+    }
+
+    /// The setup is wrong, and whoever can mend it may never see the answer: nginx shows its clients a 500.
+    fn complain(&self, unclear: &Unclear) -> Problem {
+        if self.complaints.check().is_ok() {
+            tracing::warn!("/check: {unclear}");
+        }
+        bad_request(unclear)
+    }
+}
+
+fn status(response: &RateLimitResponse) -> StatusCode {
+    match response.overall_code() {
+        Code::OverLimit => StatusCode::TOO_MANY_REQUESTS,
+        Code::Ok | Code::Unknown => StatusCode::OK,
+    }
+}
+
+fn bad_request(reason: &impl ToString) -> Problem {
+    problem::unreadable(StatusCode::BAD_REQUEST.as_u16(), &reason.to_string())
+}
+
+impl From<Undecided> for Problem {
+    fn from(undecided: Undecided) -> Self {
+        match undecided {
+            Undecided::Invalid(reason) => bad_request(&reason),
+            Undecided::Closed => problem::problem(problem::Kind::ReducedCapacity, &[]),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        (status, [(header::CONTENT_TYPE, self.content_type)], self.body).into_response()
+    }
+}

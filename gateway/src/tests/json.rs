@@ -1,21 +1,17 @@
 //! Envoy's messages as JSON.
 
 use envoy_types::pb::envoy::config::core::v3::HeaderValue;
-use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
-use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::{
-    Entry, RateLimitOverride,
-};
-use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit;
+use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitResponse;
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit as EnvoyUnit;
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::{
     Code, DescriptorStatus, RateLimit,
 };
-use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
-use envoy_types::pb::google::protobuf::{Duration, UInt64Value};
+use envoy_types::pb::google::protobuf::Duration;
 
 use crate::http::json::{read, write};
+use crate::request::{Descriptor, Entry, Override, Request, Unit};
 
-/// What is read is compared as what it means.
-fn descriptor(json: &str) -> RateLimitDescriptor {
+fn descriptor(json: &str) -> Descriptor {
     let request = read(format!(r#"{{"domain": "d", "descriptors": [{json}]}}"#).as_bytes());
     request
         .map(|mut request| request.descriptors.remove(0))
@@ -24,18 +20,18 @@ fn descriptor(json: &str) -> RateLimitDescriptor {
 
 #[test]
 fn a_request_is_read_in_camel_case_and_as_the_proto_file_names_it() {
-    let expected = RateLimitRequest {
+    let expected = Request {
         domain: "api".into(),
-        descriptors: vec![RateLimitDescriptor {
+        descriptors: vec![Descriptor {
             entries: vec![
                 Entry { key: "user".into(), value: "42".into() },
                 Entry { key: "path".into(), value: String::new() },
             ],
-            limit: Some(RateLimitOverride { requests_per_unit: 7, unit: Unit::Week.into() }),
-            hits_addend: Some(UInt64Value { value: 0 }),
-            is_negative_hits: true,
+            limit: Some(Override { requests_per_unit: 7, unit: Unit::Week }),
+            hits: Some(0),
+            negative: true,
         }],
-        hits_addend: 3,
+        hits: Some(3),
     };
     for json in [
         r#"{"domain": "api", "hitsAddend": 3, "descriptors": [{"entries": [{"key": "user", "value": "42"}, {"key": "path"}],
@@ -50,13 +46,21 @@ fn a_request_is_read_in_camel_case_and_as_the_proto_file_names_it() {
 #[test]
 fn null_is_a_field_that_is_not_set() {
     let json = r#"{"domain": null, "descriptors": null, "hitsAddend": null}"#;
-    assert_eq!(read(json.as_bytes()).unwrap(), RateLimitRequest::default());
+    assert_eq!(read(json.as_bytes()).unwrap(), Request::default());
     let json = r#"{"entries": [{"key": null, "value": null}], "limit": null, "hitsAddend": null, "isNegativeHits": null}"#;
-    let expected =
-        RateLimitDescriptor { entries: vec![Entry::default()], ..RateLimitDescriptor::default() };
-    assert_eq!(descriptor(json), expected);
-    let limit = descriptor(r#"{"limit": {"requestsPerUnit": null, "unit": null}}"#).limit;
-    assert_eq!(limit, Some(RateLimitOverride::default()));
+    assert_eq!(
+        descriptor(json),
+        Descriptor { entries: vec![Entry::default()], ..Descriptor::default() }
+    );
+    let limit = descriptor(r#"{"limit": {"requestsPerUnit": null, "unit": "DAY"}}"#).limit;
+    assert_eq!(limit, Some(Override { requests_per_unit: 0, unit: Unit::Day }));
+}
+
+#[test]
+fn hits_of_a_request_are_not_set_if_they_are_0_and_those_of_a_descriptor_are() {
+    assert_eq!(read(br#"{"hitsAddend": 0}"#).unwrap().hits, None);
+    assert_eq!(descriptor(r#"{"hitsAddend": 0}"#).hits, Some(0));
+    assert_eq!(descriptor("{}").hits, None);
 }
 
 #[test]
@@ -66,8 +70,28 @@ fn hits_of_a_descriptor_are_a_number_in_any_of_its_forms() {
         r#""18446744073709551615""#,
         r#"{"value": "18446744073709551615"}"#,
     ] {
-        let hits = descriptor(&format!(r#"{{"hitsAddend": {json}}}"#)).hits_addend;
-        assert_eq!(hits, Some(UInt64Value { value: u64::MAX }), "{json}");
+        assert_eq!(
+            descriptor(&format!(r#"{{"hitsAddend": {json}}}"#)).hits,
+            Some(u64::MAX),
+            "{json}"
+        );
+    }
+}
+
+#[test]
+fn a_unit_of_time_is_a_name_or_its_number() {
+    for (name, number, unit) in [
+        ("SECOND", 1, Unit::Second),
+        ("MINUTE", 2, Unit::Minute),
+        ("HOUR", 3, Unit::Hour),
+        ("DAY", 4, Unit::Day),
+        ("MONTH", 5, Unit::Month),
+        ("YEAR", 6, Unit::Year),
+        ("WEEK", 7, Unit::Week),
+    ] {
+        let expected = Some(Override { requests_per_unit: 0, unit });
+        assert_eq!(descriptor(&format!(r#"{{"limit": {{"unit": "{name}"}}}}"#)).limit, expected);
+        assert_eq!(descriptor(&format!(r#"{{"limit": {{"unit": {number}}}}}"#)).limit, expected);
     }
 }
 
@@ -97,8 +121,20 @@ fn what_is_not_this_message_is_refused_with_the_reason_and_the_place() {
             r#"{"descriptors": [{"entries": ["a"]}]}"#,
             "expected an entry: an object with key and value",
         ),
-        (r#"{"descriptors": [{"limit": {"unit": "minute"}}]}"#, r#"MONTH or YEAR, not "minute""#),
-        (r#"{"descriptors": [{"limit": {"unit": []}}]}"#, "a unit of time: SECOND"),
+        (
+            r#"{"descriptors": [{"limit": {"unit": "minute"}}]}"#,
+            r#"string "minute", expected SECOND, MINUTE, HOUR"#,
+        ),
+        (
+            r#"{"descriptors": [{"limit": {"unit": "UNKNOWN"}}]}"#,
+            r#"string "UNKNOWN", expected SECOND"#,
+        ),
+        (r#"{"descriptors": [{"limit": {"unit": 8}}]}"#, "integer `8`, expected SECOND"),
+        (r#"{"descriptors": [{"limit": {"unit": []}}]}"#, "SECOND, MINUTE"),
+        (
+            r#"{"descriptors": [{"limit": {"requestsPerUnit": 5}}]}"#,
+            "missing field `unit` at line 1 column",
+        ),
         (r#"{"domain": "d"} {}"#, "trailing characters at line 1 column 17"),
     ] {
         let error = read(json.as_bytes()).unwrap_err().to_string();
@@ -111,9 +147,10 @@ fn what_is_not_this_message_is_refused_with_the_reason_and_the_place() {
 
 #[test]
 fn a_response_has_what_is_known_and_no_more() {
-    let limit = RateLimit { requests_per_unit: 5, unit: Unit::Minute.into(), name: "login".into() };
+    let limit =
+        RateLimit { requests_per_unit: 5, unit: EnvoyUnit::Minute.into(), name: "login".into() };
     let leases =
-        RateLimit { requests_per_unit: 2, unit: Unit::Unknown.into(), name: String::new() };
+        RateLimit { requests_per_unit: 2, unit: EnvoyUnit::Unknown.into(), name: String::new() };
     let status =
         |code: Code, current_limit, limit_remaining, millis: Option<i64>| DescriptorStatus {
             code: code.into(),

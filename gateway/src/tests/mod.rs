@@ -7,6 +7,9 @@
     reason = "a test fails by a panic"
 )]
 
+mod answer;
+mod http;
+mod identity;
 mod json;
 mod original;
 mod vectors;
