@@ -53,7 +53,11 @@ pub struct Reading {
 impl Reading {
     /// As the rules take it.
     pub fn options(&self) -> Options {
-        Options { algorithm: self.algorithm, calendar: self.calendar, merge_domains: self.merge_domains }
+        Options {
+            algorithm: self.algorithm,
+            calendar: self.calendar,
+            merge_domains: self.merge_domains,
+        }
     }
 }
 
@@ -65,7 +69,13 @@ pub struct Serve {
     pub config: PathBuf,
     /// The server with the redis-rl module: redis://[user:password@]host:port[/db], rediss:// with TLS, unix:///path,
     /// redis+cluster://host:port,host:port or redis+sentinel://host:port,host:port/name
-    #[arg(long, env = "RL_GATEWAY_REDIS", value_name = "URL", default_value = "redis://127.0.0.1:6379", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "RL_GATEWAY_REDIS",
+        value_name = "URL",
+        default_value = "redis://127.0.0.1:6379",
+        hide_env_values = true
+    )]
     pub redis: Url,
     /// Where Envoy asks
     #[arg(long, env = "RL_GATEWAY_GRPC", value_name = "ADDRESS", default_value = "127.0.0.1:8081")]
@@ -74,7 +84,12 @@ pub struct Serve {
     #[arg(long, env = "RL_GATEWAY_HTTP", value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub http: SocketAddr,
     /// Where Prometheus asks: /metrics
-    #[arg(long, env = "RL_GATEWAY_METRICS", value_name = "ADDRESS", default_value = "127.0.0.1:6070")]
+    #[arg(
+        long,
+        env = "RL_GATEWAY_METRICS",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:6070"
+    )]
     pub metrics: SocketAddr,
     /// How long a request waits for the server at most, before the server counts as away
     #[arg(long, env = "RL_GATEWAY_TIMEOUT", value_parser = duration, default_value = "50ms")]
@@ -98,10 +113,20 @@ pub struct Serve {
     #[arg(long, env = "RL_GATEWAY_FIELDS", value_enum, default_value = "draft-11")]
     pub fields: Fields,
     /// Proxies before /check whose forwarding header is believed: their number, or their ranges, separated by commas
-    #[arg(long, env = "RL_GATEWAY_TRUSTED_PROXIES", value_name = "COUNT|CIDR,...", default_value = "1")]
+    #[arg(
+        long,
+        env = "RL_GATEWAY_TRUSTED_PROXIES",
+        value_name = "COUNT|CIDR,...",
+        default_value = "1"
+    )]
     pub trusted_proxies: Trust,
     /// The header that they write
-    #[arg(long, env = "RL_GATEWAY_FORWARDED_HEADER", value_enum, default_value = "x-forwarded-for")]
+    #[arg(
+        long,
+        env = "RL_GATEWAY_FORWARDED_HEADER",
+        value_enum,
+        default_value = "x-forwarded-for"
+    )]
     pub forwarded_header: crate::identity::Header,
     /// How many bits of an IPv4 address are one client
     #[arg(long, env = "RL_GATEWAY_PREFIX4", default_value_t = 32, value_parser = clap::value_parser!(u8).range(1..=32))]
@@ -205,7 +230,11 @@ pub struct Explain {
 pub fn check(path: &Path, options: &Options) -> Result<String, String> {
     let (texts, rules) = files::load(path, options).map_err(lines)?;
     let files = texts.len();
-    Ok(format!("{files} file{}, domains: {}\n", if files == 1 { "" } else { "s" }, rules.names().join(", ")))
+    Ok(format!(
+        "{files} file{}, domains: {}\n",
+        if files == 1 { "" } else { "s" },
+        rules.names().join(", ")
+    ))
 }
 
 /// Says which rules a request would meet.
@@ -214,19 +243,26 @@ pub fn check(path: &Path, options: &Options) -> Result<String, String> {
 /// The configuration is broken, the domain is not in it, or an entry has no `=`.
 pub fn explain(args: &Explain) -> Result<String, String> {
     let (_, rules) = files::load(&args.path, &args.reading.options()).map_err(lines)?;
-    let domain = rules
-        .domain(&args.domain)
-        .ok_or_else(|| format!("there is no domain {:?}; there are: {}\n", args.domain, rules.names().join(", ")))?;
+    let domain = rules.domain(&args.domain).ok_or_else(|| {
+        format!("there is no domain {:?}; there are: {}\n", args.domain, rules.names().join(", "))
+    })?;
     let descriptors = descriptors(&args.entries)?;
     let found: Vec<_> = descriptors.iter().map(|descriptor| domain.find(descriptor)).collect();
-    let replaced: Vec<&String> = found.iter().flatten().flat_map(|found| &found.rule.replaces).collect();
+    let replaced: Vec<&String> =
+        found.iter().flatten().flat_map(|found| &found.rule.replaces).collect();
     let mut text = String::new();
     for (descriptor, found) in descriptors.iter().zip(&found) {
-        let entries: Vec<_> = descriptor.entries.iter().map(|entry| format!("({}, {})", entry.key, entry.value)).collect();
+        let entries: Vec<_> = descriptor
+            .entries
+            .iter()
+            .map(|entry| format!("({}, {})", entry.key, entry.value))
+            .collect();
         let _ = write!(text, "{}: ", entries.join(", "));
         let _ = match found {
             None => writeln!(text, "no rule, so it passes"),
-            Some(found) if found.rule.name.as_ref().is_some_and(|name| replaced.contains(&name)) => {
+            Some(found)
+                if found.rule.name.as_ref().is_some_and(|name| replaced.contains(&name)) =>
+            {
                 writeln!(text, "{}, which another rule replaces, so it passes", found.rule.label)
             }
             Some(found) => writeln!(text, "{}", describe(found.rule)),
@@ -242,7 +278,8 @@ fn descriptors(entries: &[String]) -> Result<Vec<Descriptor>, String> {
             all.push(Descriptor::default());
             continue;
         }
-        let (key, value) = text.split_once('=').ok_or_else(|| format!("an entry is key=value, not {text:?}\n"))?;
+        let (key, value) =
+            text.split_once('=').ok_or_else(|| format!("an entry is key=value, not {text:?}\n"))?;
         if let Some(last) = all.last_mut() {
             last.entries.push(Entry { key: key.to_owned(), value: value.to_owned() });
         }
@@ -251,7 +288,9 @@ fn descriptors(entries: &[String]) -> Result<Vec<Descriptor>, String> {
 }
 
 fn describe(rule: &Rule) -> String {
-    let Some(limit) = &rule.limit else { return format!("{}, unlimited ({})", rule.label, rule.place) };
+    let Some(limit) = &rule.limit else {
+        return format!("{}, unlimited ({})", rule.label, rule.place);
+    };
     let mut command = redis::Cmd::new();
     limit.words(&mut command, limit.cost, b"<the lease>");
     let words: Vec<_> = command

@@ -28,7 +28,9 @@ pub type Texts = Vec<(String, String)>;
 /// # Errors
 /// One cannot be read, is not UTF-8, or there is none.
 pub fn read(path: &Path) -> io::Result<Texts> {
-    let named = |error: io::Error, path: &Path| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let named = |error: io::Error, path: &Path| {
+        io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+    };
     let text = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).map_err(|error| named(error, &path))?;
         Ok((path.display().to_string(), text))
@@ -45,7 +47,10 @@ pub fn read(path: &Path) -> io::Result<Texts> {
         }
     }
     if paths.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, format!("{}: no file ends in .yaml or .yml", path.display())));
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("{}: no file ends in .yaml or .yml", path.display()),
+        ));
     }
     paths.sort();
     paths.into_iter().map(text).collect()
@@ -99,7 +104,11 @@ pub async fn watch(path: PathBuf, options: Options, mut known: Texts, service: A
 
 fn broken(problems: &[Problem], service: &Service) {
     for problem in problems {
-        tracing::error!(place = problem.place, "the configuration is broken, the old rules hold: {}", problem.message);
+        tracing::error!(
+            place = problem.place,
+            "the configuration is broken, the old rules hold: {}",
+            problem.message
+        );
     }
     service.meters().loaded(false);
 }
@@ -110,7 +119,8 @@ fn start(path: &Path, changed: Arc<Notify>) -> notify::Result<notify::Recommende
             changed.notify_one();
         }
     })?;
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     watcher.watch(folder, RecursiveMode::NonRecursive)?;
     if path.is_dir() {
         watcher.watch(path, RecursiveMode::NonRecursive)?;

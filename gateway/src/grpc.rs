@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::{RateLimitService, RateLimitServiceServer};
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::{
+    RateLimitService, RateLimitServiceServer,
+};
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use tonic::{Request, Response, Status};
 
@@ -32,13 +34,17 @@ pub struct RateLimits {
 impl RateLimits {
     /// A server of it, for tonic's router.
     pub fn server(service: Arc<Service>, form: Option<Form>) -> Server {
-        RateLimitServiceServer::new(Self { service, form }).max_decoding_message_size(LARGEST_MESSAGE)
+        RateLimitServiceServer::new(Self { service, form })
+            .max_decoding_message_size(LARGEST_MESSAGE)
     }
 }
 
 #[tonic::async_trait]
 impl RateLimitService for RateLimits {
-    async fn should_rate_limit(&self, request: Request<RateLimitRequest>) -> Result<Response<RateLimitResponse>, Status> {
+    async fn should_rate_limit(
+        &self,
+        request: Request<RateLimitRequest>,
+    ) -> Result<Response<RateLimitResponse>, Status> {
         let began = Instant::now();
         let request = envoy::request(request.into_inner()).map_err(invalid);
         let answer = match request {

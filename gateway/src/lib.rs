@@ -29,3 +29,6 @@ pub mod rules;
 pub mod serve;
 pub mod service;
 pub mod telemetry;
+
+#[cfg(test)]
+mod tests;

@@ -13,7 +13,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let printed = match Cli::parse().command {
-        Command::Serve(serve) => serve::run(*serve).map(|()| String::new()).map_err(|error| format!("redis-rl-gateway: {error:#}\n")),
+        Command::Serve(serve) => serve::run(*serve)
+            .map(|()| String::new())
+            .map_err(|error| format!("redis-rl-gateway: {error:#}\n")),
         Command::Check(check) => cli::check(&check.path, &check.reading.options()),
         Command::Explain(explain) => cli::explain(&explain),
     };

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use metrics::{Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::plan::{Action, Row};
@@ -38,20 +41,36 @@ pub fn now_ms() -> u64 {
 /// # Errors
 /// Another recorder is installed.
 pub fn install() -> anyhow::Result<PrometheusHandle> {
-    let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BOUNDS)?;
+    let builder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &BOUNDS)?;
     let handle = builder.install_recorder()?;
-    describe_counter!("rl_gateway_requests_total", "Requests by domain and code: ok, over_limit, error");
+    describe_counter!(
+        "rl_gateway_requests_total",
+        "Requests by domain and code: ok, over_limit, error"
+    );
     describe_counter!("rl_gateway_hits_total", "Hits by rule");
     describe_counter!("rl_gateway_over_limit_total", "Hits that a rule refused");
     describe_counter!("rl_gateway_near_limit_total", "Hits that a rule granted near its limit");
-    describe_counter!("rl_gateway_shadow_total", "Hits that a rule in shadow mode would have refused");
+    describe_counter!(
+        "rl_gateway_shadow_total",
+        "Hits that a rule in shadow mode would have refused"
+    );
     describe_counter!("rl_gateway_remembered_total", "Hits that were refused from memory");
-    describe_counter!("rl_gateway_unasked_total", "Requests that the server did not decide, by reason");
-    describe_counter!("rl_gateway_errors_total", "Malformed requests and errors of the server, by kind");
+    describe_counter!(
+        "rl_gateway_unasked_total",
+        "Requests that the server did not decide, by reason"
+    );
+    describe_counter!(
+        "rl_gateway_errors_total",
+        "Malformed requests and errors of the server, by kind"
+    );
     describe_histogram!("rl_gateway_decision_seconds", "From a request to its answer");
     describe_histogram!("rl_gateway_redis_seconds", "Of that, asking the server");
     describe_counter!("rl_gateway_config_loads_total", "Configurations read, by result: ok, error");
-    describe_gauge!("rl_gateway_config_ok", "1 while the newest configuration holds, 0 while it is broken and an older one does");
+    describe_gauge!(
+        "rl_gateway_config_ok",
+        "1 while the newest configuration holds, 0 while it is broken and an older one does"
+    );
     describe_gauge!("rl_gateway_breaker_open", "1 while the server is not asked");
     Ok(handle)
 }
@@ -139,10 +158,11 @@ impl Meters {
     /// The server did not decide.
     pub fn unasked(&self, domain: &str, reason: &Reason) {
         let kind = match reason {
-            Reason::Unasked(unasked) => unasked.reason(),
+            Reason::Unasked(unasked) => unasked.reason.name(),
             Reason::Wrong(_) => "error",
         };
-        counter!("rl_gateway_unasked_total", "domain" => domain.to_owned(), "reason" => kind).increment(1);
+        counter!("rl_gateway_unasked_total", "domain" => domain.to_owned(), "reason" => kind)
+            .increment(1);
     }
 
     /// Whether the server is asked.
@@ -152,7 +172,8 @@ impl Meters {
 
     /// A configuration was read.
     pub fn loaded(&self, ok: bool) {
-        counter!("rl_gateway_config_loads_total", "result" => if ok { "ok" } else { "error" }).increment(1);
+        counter!("rl_gateway_config_loads_total", "result" => if ok { "ok" } else { "error" })
+            .increment(1);
         gauge!("rl_gateway_config_ok").set(if ok { 1.0 } else { 0.0 });
     }
 

@@ -98,7 +98,9 @@ pub enum Invalid {
     NoKey(usize),
     #[error("descriptor {0}: the value of the last entry names a lease, and is empty")]
     NoLease(usize),
-    #[error("descriptor {0}: a lease has no hits of its own: the rule's cost says how many units it holds")]
+    #[error(
+        "descriptor {0}: a lease has no hits of its own: the rule's cost says how many units it holds"
+    )]
     LeaseHits(usize),
     #[error("descriptors {0} and {1} ask for leases of the same limit")]
     TwoLeases(usize, usize),
@@ -117,7 +119,9 @@ pub enum Wrong {
     #[error("{0}")]
     Server(#[from] redis::RedisError),
     /// It replied what no redis-rl replies.
-    #[error("the server's reply has not the form that redis-rl gives it: is another module loaded?")]
+    #[error(
+        "the server's reply has not the form that redis-rl gives it: is another module loaded?"
+    )]
     Form,
 }
 
@@ -177,7 +181,9 @@ impl Plan {
         for (at, row) in self.rows.iter().enumerate() {
             match row.action {
                 Action::Pass => {}
-                Action::TakeAlone | Action::Charge | Action::Look | Action::Give => self.alone.push(at),
+                Action::TakeAlone | Action::Charge | Action::Look | Action::Give => {
+                    self.alone.push(at)
+                }
                 Action::Take => {
                     let slot = if cluster { slot(row.key.as_bytes()) } else { 0 };
                     let known = self.groups.iter().position(|group| group.slot == slot);
@@ -186,10 +192,14 @@ impl Plan {
                         self.groups.push(Group { slot, wanted: vec![fresh], granted: false });
                         continue;
                     };
-                    let same = |wanted: &&mut Wanted| self.rows.get(first(wanted)).is_some_and(|other| other.key == row.key);
+                    let same = |wanted: &&mut Wanted| {
+                        self.rows.get(first(wanted)).is_some_and(|other| other.key == row.key)
+                    };
                     match group.wanted.iter_mut().find(same) {
                         None => group.wanted.push(fresh),
-                        Some(wanted) if !row.id.is_empty() => return Err(Invalid::TwoLeases(first(wanted), at)),
+                        Some(wanted) if !row.id.is_empty() => {
+                            return Err(Invalid::TwoLeases(first(wanted), at));
+                        }
                         Some(wanted) => {
                             wanted.cost = wanted.cost.saturating_add(row.cost);
                             wanted.rows.push(at);
@@ -252,7 +262,12 @@ impl Plan {
     fn multi(&self, group: &Group) -> Cmd {
         let mut command = redis::cmd("RL.MULTI");
         command.arg(group.wanted.len());
-        let rows = || group.wanted.iter().filter_map(|wanted| self.rows.get(first(wanted)).map(|row| (row, wanted.cost)));
+        let rows = || {
+            group
+                .wanted
+                .iter()
+                .filter_map(|wanted| self.rows.get(first(wanted)).map(|row| (row, wanted.cost)))
+        };
         for (row, _) in rows() {
             command.arg(&row.key);
         }
@@ -309,9 +324,16 @@ impl Plan {
 
     /// Whether the request is refused, by what the rows say: a limit of its own, or all of those in quota mode.
     pub fn refused(&self) -> bool {
-        let mut quotas = self.rows.iter().filter(|row| row.mode() == Mode::Quota && row.action == Action::TakeAlone).peekable();
-        let enforced = |row: &Row| matches!(row.action, Action::Take | Action::Look) && row.mode() == Mode::Enforced;
-        self.rows.iter().any(|row| enforced(row) && row.is_refused()) || (quotas.peek().is_some() && quotas.all(Row::is_refused))
+        let mut quotas = self
+            .rows
+            .iter()
+            .filter(|row| row.mode() == Mode::Quota && row.action == Action::TakeAlone)
+            .peekable();
+        let enforced = |row: &Row| {
+            matches!(row.action, Action::Take | Action::Look) && row.mode() == Mode::Enforced
+        };
+        self.rows.iter().any(|row| enforced(row) && row.is_refused())
+            || (quotas.peek().is_some() && quotas.all(Row::is_refused))
     }
 }
 
@@ -351,7 +373,10 @@ impl Row {
         }
         let Some(limit) = &row.limit else { return Ok(row) };
         let leases = limit.algorithm == Algorithm::Concurrency;
-        row.cost = hits.checked_mul(limit.cost).filter(|&cost| cost <= MOST_UNITS).ok_or(Invalid::Cost(at))?;
+        row.cost = hits
+            .checked_mul(limit.cost)
+            .filter(|&cost| cost <= MOST_UNITS)
+            .ok_or(Invalid::Cost(at))?;
         row.key = domain.key(&style.keys, limit, descriptor, found.as_ref(), !leases);
         if leases {
             row.id = lease(at, descriptor)?;
@@ -410,7 +435,11 @@ impl Row {
     fn give(&self, units: u64) -> Cmd {
         let mut command = redis::cmd(if self.is_lease() { "RL.RELEASE" } else { "RL.REFUND" });
         command.arg(&self.key);
-        if self.is_lease() { command.arg(&self.id) } else { command.arg(units) };
+        if self.is_lease() {
+            command.arg(&self.id)
+        } else {
+            command.arg(units)
+        };
         command
     }
 
@@ -429,7 +458,10 @@ impl Row {
         }
     }
 
-    fn alone_reply(&self, next: &mut impl FnMut() -> Result<Value, Wrong>) -> Result<Verdict, Wrong> {
+    fn alone_reply(
+        &self,
+        next: &mut impl FnMut() -> Result<Value, Wrong>,
+    ) -> Result<Verdict, Wrong> {
         match self.action {
             Action::Look if self.is_lease() => self.peeked(&next()?),
             Action::Look => {
@@ -444,7 +476,11 @@ impl Row {
                     next()?;
                 }
                 // What is given back is never refused, however little remains afterwards.
-                self.peeked(&next()?).map(|verdict| Verdict { allowed: true, wait_ms: Some(0), ..verdict })
+                self.peeked(&next()?).map(|verdict| Verdict {
+                    allowed: true,
+                    wait_ms: Some(0),
+                    ..verdict
+                })
             }
             Action::Pass | Action::Take | Action::TakeAlone | Action::Charge => one_reply(next()?),
         }
@@ -454,8 +490,16 @@ impl Row {
     fn peeked(&self, reply: &Value) -> Result<Verdict, Wrong> {
         let limit = self.limit.as_ref().map_or(0, Limit::capacity);
         match reply {
-            Value::Nil if limit == 0 => Ok(Verdict { allowed: false, limit, remaining: 0, wait_ms: None, reset_ms: 0 }),
-            Value::Nil => Ok(Verdict { allowed: true, limit, remaining: limit, wait_ms: Some(0), reset_ms: 0 }),
+            Value::Nil if limit == 0 => {
+                Ok(Verdict { allowed: false, limit, remaining: 0, wait_ms: None, reset_ms: 0 })
+            }
+            Value::Nil => Ok(Verdict {
+                allowed: true,
+                limit,
+                remaining: limit,
+                wait_ms: Some(0),
+                reset_ms: 0,
+            }),
             reply => verdict(reply).ok_or(Wrong::Form),
         }
     }
@@ -489,8 +533,11 @@ fn check(request: &Request) -> Result<(), Invalid> {
 
 /// Rules whose name another rule of this request replaces let pass.
 fn replace(rows: &mut [Row]) {
-    let replaced: HashSet<String> =
-        rows.iter().filter_map(|row| row.rule.as_ref()).flat_map(|rule| rule.replaces.iter().cloned()).collect();
+    let replaced: HashSet<String> = rows
+        .iter()
+        .filter_map(|row| row.rule.as_ref())
+        .flat_map(|rule| rule.replaces.iter().cloned())
+        .collect();
     if replaced.is_empty() {
         return;
     }
@@ -506,7 +553,11 @@ fn replace(rows: &mut [Row]) {
 
 /// The id of a lease: the value of the last entry, or its hash if that is longer than the module takes.
 fn lease(at: usize, descriptor: &Descriptor) -> Result<Vec<u8>, Invalid> {
-    let value = descriptor.entries.last().map(|entry| entry.value.as_str()).filter(|value| !value.is_empty());
+    let value = descriptor
+        .entries
+        .last()
+        .map(|entry| entry.value.as_str())
+        .filter(|value| !value.is_empty());
     let value = value.ok_or(Invalid::NoLease(at))?;
     if value.len() <= 64 {
         return Ok(value.as_bytes().to_vec());
@@ -522,14 +573,22 @@ fn one_reply(reply: Value) -> Result<Verdict, Wrong> {
 /// `[allowed, wait_ms, refused, [five integers] ...]`
 fn multi_reply(reply: Value) -> Option<(bool, Vec<Verdict>)> {
     let Value::Array(parts) = reply else { return None };
-    let [Value::Int(allowed), Value::Int(_), Value::Int(_), limits @ ..] = parts.as_slice() else { return None };
+    let [Value::Int(allowed), Value::Int(_), Value::Int(_), limits @ ..] = parts.as_slice() else {
+        return None;
+    };
     Some((*allowed == 1, limits.iter().map(verdict).collect::<Option<_>>()?))
 }
 
 /// `[allowed, limit, remaining, wait_ms, reset_ms]`
 fn verdict(reply: &Value) -> Option<Verdict> {
     let Value::Array(parts) = reply else { return None };
-    let [Value::Int(allowed), Value::Int(limit), Value::Int(remaining), Value::Int(wait), Value::Int(reset)] = parts.as_slice()
+    let [
+        Value::Int(allowed),
+        Value::Int(limit),
+        Value::Int(remaining),
+        Value::Int(wait),
+        Value::Int(reset),
+    ] = parts.as_slice()
     else {
         return None;
     };

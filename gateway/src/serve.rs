@@ -16,6 +16,7 @@ use tonic::transport::server::TcpIncoming;
 use crate::cli::Serve;
 use crate::grpc::{self, RateLimits};
 use crate::http;
+use crate::identity::Identity;
 use crate::metrics::{self, Meters};
 use crate::plan::Style;
 use crate::redis::{self, Store};
@@ -67,8 +68,21 @@ async fn listen(serve: Serve) -> anyhow::Result<()> {
         .add_service(reflection_v1()?)
         .add_service(reflection_v1alpha()?)
         .add_service(RateLimits::server(service.clone(), serve.fields.form()))
-        .serve_with_incoming_shutdown(TcpIncoming::from(grpc).with_nodelay(Some(true)), asked(ended.clone()));
-    let router = http::router(service.clone(), http::Settings::of(&serve), ended.clone());
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(grpc).with_nodelay(Some(true)),
+            asked(ended.clone()),
+        );
+    let identity = Identity::new(
+        serve.trusted_proxies.clone(),
+        serve.forwarded_header,
+        serve.prefix4,
+        serve.prefix6,
+    )?;
+    let router = http::router(
+        Arc::new(http::Asked::new(service.clone(), serve.fields.form())),
+        identity,
+        ended.clone(),
+    );
     let http = axum::serve(http, router.into_make_service_with_connect_info::<SocketAddr>())
         .with_graceful_shutdown(asked(ended.clone()));
     tokio::spawn(axum::serve(metrics, exporter(prometheus, service.clone())).into_future());
@@ -80,7 +94,9 @@ async fn listen(serve: Serve) -> anyhow::Result<()> {
         health.set_not_serving::<grpc::Server>().await;
         end.send_replace(true);
     });
-    let both = async { tokio::try_join!(async { grpc.await.context("gRPC") }, async { http.await.context("HTTP") }) };
+    let both = async {
+        tokio::try_join!(async { grpc.await.context("gRPC") }, async { http.await.context("HTTP") })
+    };
     tokio::select! {
         done = both => done.map(|_| ()),
         () = late(ended, serve.drain) => {
@@ -108,16 +124,25 @@ fn settings(serve: &Serve, cluster: bool) -> Settings {
 
 /// Listens, and says where: with port 0 it is the system that chooses.
 async fn bind(name: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("--{name} {address}"))?;
+    let listener =
+        TcpListener::bind(address).await.with_context(|| format!("--{name} {address}"))?;
     println!("redis-rl-gateway: {name} on {}", listener.local_addr()?);
     Ok(listener)
 }
 
-fn reflection_v1() -> anyhow::Result<tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>> {
+fn reflection_v1() -> anyhow::Result<
+    tonic_reflection::server::v1::ServerReflectionServer<
+        impl tonic_reflection::server::v1::ServerReflection,
+    >,
+> {
     Ok(reflected().build_v1()?)
 }
 
-fn reflection_v1alpha() -> anyhow::Result<tonic_reflection::server::v1alpha::ServerReflectionServer<impl tonic_reflection::server::v1alpha::ServerReflection>> {
+fn reflection_v1alpha() -> anyhow::Result<
+    tonic_reflection::server::v1alpha::ServerReflectionServer<
+        impl tonic_reflection::server::v1alpha::ServerReflection,
+    >,
+> {
     Ok(reflected().build_v1alpha()?)
 }
 
@@ -147,7 +172,9 @@ fn exporter(prometheus: PrometheusHandle, service: Arc<Service>) -> Router {
 /// Until somebody asks the program to end.
 async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {

@@ -67,7 +67,7 @@ pub enum Unanswered {
 pub struct Service {
     rules: ArcSwap<Rules>,
     store: Store,
-    denials: Option<Denials>,
+    denials: Denials,
     local: Local,
     settings: Settings,
     meters: Meters,
@@ -79,7 +79,7 @@ impl Service {
         Self {
             rules: ArcSwap::from_pointee(rules),
             store,
-            denials: (settings.remember > 0).then(|| Denials::new(settings.remember)),
+            denials: Denials::new(settings.remember),
             local: Local::new(settings.instances),
             settings,
             meters,
@@ -133,11 +133,12 @@ impl Service {
 
     /// Whether one of the limits has denied as much already, and its wait is not over.
     fn recall(&self, plan: &mut Plan) -> bool {
-        let Some(denials) = &self.denials else { return false };
         let now = Instant::now();
-        let found = plan
-            .takes()
-            .find_map(|(row, cost)| denials.find(row.key.as_bytes(), cost, now).map(|verdict| (row.key.clone(), verdict)));
+        let found = plan.takes().find_map(|(row, cost)| {
+            self.denials
+                .find(row.key.as_bytes(), cost, now)
+                .map(|verdict| (row.key.clone(), verdict))
+        });
         let Some((key, verdict)) = found else { return false };
         plan.deny(&key, verdict);
         true
@@ -158,16 +159,17 @@ impl Service {
     }
 
     fn remember(&self, plan: &Plan) {
-        let Some(denials) = &self.denials else { return };
         let now = Instant::now();
         for (row, cost) in plan.takes() {
             let Some(verdict) = row.verdict.filter(|verdict| !verdict.allowed) else { continue };
-            if row.limit.as_ref().is_some_and(|limit| is_steady(limit.algorithm, limit.block.map(|block| block.after))) {
-                denials.remember(row.key.as_bytes(), cost, verdict, now);
+            if row.limit.as_ref().is_some_and(|limit| {
+                is_steady(limit.algorithm, limit.block.map(|block| block.after))
+            }) {
+                self.denials.remember(row.key.as_bytes(), cost, verdict, now);
             }
         }
         for row in plan.rows.iter().filter(|row| row.action == Action::Give) {
-            denials.forget(row.key.as_bytes());
+            self.denials.forget(row.key.as_bytes());
         }
     }
 
@@ -195,7 +197,15 @@ impl Service {
         let limit = row.limit.as_ref()?;
         let window = limit.window_us()?;
         let counts = matches!(row.action, Action::Take | Action::TakeAlone | Action::Charge);
-        counts.then(|| self.local.decide(row.key.as_bytes(), limit.requests, window, limit.capacity(), row.cost))
+        counts.then(|| {
+            self.local.decide(
+                row.key.as_bytes(),
+                limit.requests,
+                window,
+                limit.capacity(),
+                row.cost,
+            )
+        })
     }
 }
 

@@ -44,10 +44,15 @@ pub fn start(serve: &Serve) -> anyhow::Result<Telemetry> {
     if let Some(url) = &serve.otlp {
         use opentelemetry::trace::TracerProvider as _;
         use opentelemetry_otlp::WithExportConfig as _;
-        let exporter = opentelemetry_otlp::SpanExporter::builder().with_http().with_endpoint(url).build()?;
+        let exporter =
+            opentelemetry_otlp::SpanExporter::builder().with_http().with_endpoint(url).build()?;
         let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder()
             .with_batch_exporter(exporter)
-            .with_resource(opentelemetry_sdk::Resource::builder().with_service_name("redis-rl-gateway").build())
+            .with_resource(
+                opentelemetry_sdk::Resource::builder()
+                    .with_service_name("redis-rl-gateway")
+                    .build(),
+            )
             .build();
         let traces = tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("redis-rl-gateway"))

@@ -8,7 +8,15 @@ const FILE: &str = "envoy/service/ratelimit/v3/rls.proto";
 
 #[test]
 fn they_are_those_of_envoy_types() {
-    let roots = ["data-plane-api", "googleapis", "protoc-gen-validate", "xds", "cel-spec/proto", "opentelemetry-proto", "client_model"];
+    let roots = [
+        "data-plane-api",
+        "googleapis",
+        "protoc-gen-validate",
+        "xds",
+        "cel-spec/proto",
+        "opentelemetry-proto",
+        "client_model",
+    ];
     let protos = envoy_types().join("proto");
     let includes = roots.map(|root| protos.join(root)).into_iter().filter(|path| path.is_dir());
     let mut compiler = protox::Compiler::new(includes).unwrap();
@@ -18,7 +26,11 @@ fn they_are_those_of_envoy_types() {
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(&path, &made).unwrap();
     }
-    assert!(std::fs::read(&path).unwrap() == made, "{} is not what {FILE} compiles to: see the head of this file", path.display());
+    assert!(
+        std::fs::read(&path).unwrap() == made,
+        "{} is not what {FILE} compiles to: see the head of this file",
+        path.display()
+    );
 }
 
 /// Where cargo keeps the package.

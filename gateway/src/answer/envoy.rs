@@ -3,7 +3,9 @@
 use envoy_types::pb::envoy::config::core::v3::HeaderValue;
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::rate_limit::Unit as EnvoyUnit;
-use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::{Code, DescriptorStatus, RateLimit};
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::{
+    Code, DescriptorStatus, RateLimit,
+};
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use envoy_types::pb::google::protobuf::Duration;
 
@@ -29,10 +31,17 @@ pub fn request(from: RateLimitRequest) -> Result<Request, Invalid> {
 
 fn descriptor(from: RateLimitDescriptor) -> Result<Descriptor, Invalid> {
     let limit = from.limit.map(|by| {
-        Ok(Override { requests_per_unit: by.requests_per_unit, unit: unit(by.unit).ok_or(Invalid::Unit)? })
+        Ok(Override {
+            requests_per_unit: by.requests_per_unit,
+            unit: unit(by.unit).ok_or(Invalid::Unit)?,
+        })
     });
     Ok(Descriptor {
-        entries: from.entries.into_iter().map(|entry| Entry { key: entry.key, value: entry.value }).collect(),
+        entries: from
+            .entries
+            .into_iter()
+            .map(|entry| Entry { key: entry.key, value: entry.value })
+            .collect(),
         limit: limit.transpose()?,
         hits: from.hits_addend.map(|hits| hits.value),
         negative: from.is_negative_hits,
@@ -40,7 +49,12 @@ fn descriptor(from: RateLimitDescriptor) -> Result<Descriptor, Invalid> {
 }
 
 fn unit(number: i32) -> Option<Unit> {
-    match EnvoyUnit::try_from(number).ok()? {
+    EnvoyUnit::try_from(number).ok().and_then(unit_of)
+}
+
+/// Our unit of time, of Envoy's; none of the one that nobody knows.
+pub fn unit_of(unit: EnvoyUnit) -> Option<Unit> {
+    match unit {
         EnvoyUnit::Unknown => None,
         EnvoyUnit::Second => Some(Unit::Second),
         EnvoyUnit::Minute => Some(Unit::Minute),
@@ -116,7 +130,11 @@ fn status(row: &Row) -> DescriptorStatus {
         },
         duration_until_reset: row.verdict.map(|verdict| {
             // After a denial until a request like it passes: that is what a client needs to know.
-            let millis = if verdict.allowed { verdict.reset_ms } else { verdict.wait_ms.unwrap_or(verdict.reset_ms) };
+            let millis = if verdict.allowed {
+                verdict.reset_ms
+            } else {
+                verdict.wait_ms.unwrap_or(verdict.reset_ms)
+            };
             Duration {
                 seconds: i64::try_from(millis / 1000).unwrap_or(i64::MAX),
                 nanos: i32::try_from(millis % 1000 * 1_000_000).unwrap_or(0),

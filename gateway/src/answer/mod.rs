@@ -15,8 +15,11 @@ use crate::service::Outcome;
 pub fn limits(outcome: &Outcome) -> Vec<Named<'_>> {
     let mut named: Vec<Named<'_>> = Vec::new();
     for row in &outcome.rows {
-        let shown = matches!(row.action, Action::Take | Action::Look | Action::Charge) && row.mode() == Mode::Enforced;
-        if let (true, Some(limit), Some(verdict)) = (shown || row.mode() == Mode::Quota, &row.limit, row.verdict) {
+        let shown = matches!(row.action, Action::Take | Action::Look | Action::Charge)
+            && row.mode() == Mode::Enforced;
+        if let (true, Some(limit), Some(verdict)) =
+            (shown || row.mode() == Mode::Quota, &row.limit, row.verdict)
+        {
             let name = row.rule.as_ref().map_or("override", |rule| &*rule.policy);
             // Equal descriptors are one limit.
             if named.iter().any(|other| other.name == name && other.verdict == verdict) {

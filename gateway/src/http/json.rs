@@ -21,6 +21,7 @@ use envoy_types::pb::google::protobuf::Duration;
 use serde::de::Unexpected;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::answer::envoy::unit_of;
 use crate::request::{Descriptor, Entry, Override, Request, Unit};
 
 /// Reads a request.
@@ -150,19 +151,6 @@ fn unit<'de, D: Deserializer<'de>>(from: D) -> Result<Unit, D::Error> {
             &"SECOND, MINUTE, HOUR, DAY, WEEK, MONTH or YEAR",
         ),
     })
-}
-
-fn unit_of(unit: EnvoyUnit) -> Option<Unit> {
-    match unit {
-        EnvoyUnit::Unknown => None,
-        EnvoyUnit::Second => Some(Unit::Second),
-        EnvoyUnit::Minute => Some(Unit::Minute),
-        EnvoyUnit::Hour => Some(Unit::Hour),
-        EnvoyUnit::Day => Some(Unit::Day),
-        EnvoyUnit::Week => Some(Unit::Week),
-        EnvoyUnit::Month => Some(Unit::Month),
-        EnvoyUnit::Year => Some(Unit::Year),
-    }
 }
 
 impl From<RequestJson> for Request {

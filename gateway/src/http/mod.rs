@@ -3,6 +3,7 @@
 //! | | answers |
 //! | --- | --- |
 //! | any method, `/check` or below it | 200 or 429 with header fields; 503 if nobody can say and nothing passes then |
+//! | the same, `/check?deny=403` | 200 or 403, with 429 or 503 in `X-Refused`: for nginx's auth_request |
 //! | `POST /json` | the same to Envoy's request as JSON, with Envoy's response as JSON |
 //! | `GET /healthz` | 200, and 503 once the program is asked to end |
 //!
@@ -12,11 +13,11 @@
 pub mod json;
 pub mod original;
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -31,24 +32,18 @@ use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
 use governor::{DefaultDirectRateLimiter, Quota};
 use tokio::sync::watch;
 
+use crate::answer::envoy;
+use crate::answer::fields::Form;
 use crate::answer::problem::{self, Problem};
 use crate::identity::Identity;
+use crate::metrics::{Via, now_ms};
 use crate::request::Request;
-use original::{Original, Source, Unclear};
+use crate::rules::Domain;
+use crate::service::{Service, Unanswered};
+use original::{Original, Unclear};
 
 /// The largest body of `/json`, in bytes.
 pub const LARGEST_BODY: usize = 64 * 1024;
-
-/// What `/check` has to know of a domain.
-#[derive(Clone, Debug, Default)]
-pub struct Domain {
-    /// Its name.
-    pub name: String,
-    /// The paths of keys at whose ends rules stand.
-    pub templates: Vec<Vec<String>>,
-    /// What values are read from, beside those that every request has.
-    pub check: BTreeMap<String, Source>,
-}
 
 /// Why there is no decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +67,44 @@ pub trait Decides: Send + Sync + 'static {
         &self,
         request: &Request,
     ) -> impl Future<Output = Result<RateLimitResponse, Undecided>> + Send;
+}
+
+/// The service, as HTTP asks it.
+pub struct Asked {
+    service: Arc<Service>,
+    form: Option<Form>,
+}
+
+impl Asked {
+    /// The service, with the form of the header fields that it answers.
+    pub fn new(service: Arc<Service>, form: Option<Form>) -> Self {
+        Self { service, form }
+    }
+}
+
+impl Decides for Asked {
+    fn domain(&self, name: Option<&str>) -> Result<Arc<Domain>, String> {
+        let rules = self.service.rules();
+        let found = name.map_or_else(|| rules.only(), |name| rules.domain(name));
+        found.cloned().ok_or_else(|| {
+            let names = rules.names().join(", ");
+            match name {
+                Some(name) => format!("there is no domain {name:?}; there are: {names}"),
+                None => format!("name a domain, as in /check?domain=NAME; there are: {names}"),
+            }
+        })
+    }
+
+    async fn decide(&self, request: &Request) -> Result<RateLimitResponse, Undecided> {
+        let began = Instant::now();
+        let answer = self.service.decide(request).await;
+        self.service.meters().answered(Via::Http, began.elapsed(), answer.is_err());
+        match answer {
+            Ok(outcome) => Ok(envoy::response(&outcome, self.form, now_ms())),
+            Err(Unanswered::Invalid(reason)) => Err(Undecided::Invalid(reason.to_string())),
+            Err(Unanswered::Closed(_)) => Err(Undecided::Closed),
+        }
+    }
 }
 
 /// The routes. `ended` turns true once the program is asked to end.
@@ -125,9 +158,24 @@ async fn answer_json<D: Decides>(
 async fn answer_check<D: Decides>(
     State(edge): State<Arc<Edge<D>>>,
     request: HttpRequest,
-) -> Result<Response, Problem> {
+) -> Response {
     let (parts, _) = request.into_parts();
-    let request = edge.question(&parts)?;
+    let response = checked(&edge, &parts).await.into_response();
+    if original::denies_by_403(&parts.uri) { as_403(response) } else { response }
+}
+
+/// A refusal as nginx's auth_request passes it on: it knows 2xx, 401 and 403 alone. `X-Refused` has the status that is meant.
+fn as_403(mut response: Response) -> Response {
+    let meant = response.status();
+    if matches!(meant, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+        *response.status_mut() = StatusCode::FORBIDDEN;
+        response.headers_mut().insert("x-refused", HeaderValue::from(meant.as_u16()));
+    }
+    response
+}
+
+async fn checked<D: Decides>(edge: &Edge<D>, parts: &Parts) -> Result<Response, Problem> {
+    let request = edge.question(parts)?;
     if request.descriptors.is_empty() {
         return Ok(StatusCode::OK.into_response());
     }

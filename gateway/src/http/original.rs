@@ -23,6 +23,7 @@ use thiserror::Error;
 
 use crate::identity::{Identity, IdentityError};
 use crate::request::{Descriptor, Entry};
+use crate::rules::file::Source;
 
 /// The path that a gateway asks, or that what it asks begins with.
 pub const CHECK: &str = "/check";
@@ -154,12 +155,22 @@ impl<'a> Original<'a> {
     }
 }
 
-/// The domain that the gateway names, like `/check?domain=api`. Below `/check` the query is the client's, and names none.
+/// The domain that the gateway names, like `/check?domain=api`.
 pub fn domain(uri: &Uri) -> Option<String> {
+    asked(uri, "domain")
+}
+
+/// Whether the gateway wants a refusal to be a 403, as in `/check?deny=403`.
+pub fn denies_by_403(uri: &Uri) -> bool {
+    asked(uri, "deny").is_some_and(|status| status == "403")
+}
+
+/// A parameter of the gateway's own. Below `/check` the query is the client's, and says nothing.
+fn asked(uri: &Uri, name: &str) -> Option<String> {
     let query = uri.query().filter(|_| uri.path() == CHECK)?;
     form_urlencoded::parse(query.as_bytes())
-        .find(|(key, _)| key == "domain")
-        .map(|(_, name)| name.into_owned())
+        .find(|(key, _)| key == name)
+        .map(|(_, value)| value.into_owned())
 }
 
 /// The value of headers that mean the same. A header that is empty is not there.
@@ -216,15 +227,4 @@ fn bare_host(host: &[u8]) -> String {
 fn text(bytes: &[u8]) -> String {
     std::str::from_utf8(bytes)
         .map_or_else(|_| percent_encode(bytes, &AsciiSet::EMPTY).to_string(), str::to_owned)
-}
-
-/// What a descriptor's value is read from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A header, by its name in any case.
-    Header(String),
-    /// A parameter of the query.
-    Query(String),
-    /// A cookie.
-    Cookie(String),
 }

@@ -66,6 +66,18 @@ pub enum Reason {
     Busy,
 }
 
+impl Reason {
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Timeout => "timeout",
+            Self::Open => "open",
+            Self::Connection => "connection",
+            Self::Busy => "busy",
+        }
+    }
+}
+
 /// The way to the server. Clones share it; with the last of them it ends.
 #[derive(Clone)]
 pub struct Store(Kind);

@@ -68,7 +68,10 @@ impl Unit {
 
     /// Reads a name in any case, as envoyproxy/ratelimit does.
     pub fn parse(name: &str) -> Option<Unit> {
-        Self::NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|&(_, unit)| unit)
+        Self::NAMES
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|&(_, unit)| unit)
     }
 
     /// A month is 30 days and a year 365, as in envoyproxy/ratelimit. Calendar windows have their real length.
@@ -166,13 +169,25 @@ impl Limit {
     /// A number is out of the module's bounds, or does not go with the algorithm.
     pub fn check(&self) -> Result<(), String> {
         let at_most = |what: &str, value: u64, most: u64| {
-            if value > most { Err(format!("{what} is {value}, and at most {most}")) } else { Ok(()) }
+            if value > most {
+                Err(format!("{what} is {value}, and at most {most}"))
+            } else {
+                Ok(())
+            }
         };
         let lasts = |what: &str, time: Duration| {
-            if (SHORTEST..=LONGEST).contains(&time) { Ok(()) } else { Err(format!("{what} is from 1ms to 3650d")) }
+            if (SHORTEST..=LONGEST).contains(&time) {
+                Ok(())
+            } else {
+                Err(format!("{what} is from 1ms to 3650d"))
+            }
         };
         let only = |given: bool, what: &str, fits: bool, algorithms: &str| {
-            if given && !fits { Err(format!("{what} goes with {algorithms} alone")) } else { Ok(()) }
+            if given && !fits {
+                Err(format!("{what} goes with {algorithms} alone"))
+            } else {
+                Ok(())
+            }
         };
         let fixed = self.algorithm == Algorithm::FixedWindow;
         at_most("requests_per_unit", self.requests, MOST_UNITS)?;
@@ -181,9 +196,19 @@ impl Limit {
         if self.cost == 0 {
             return Err("cost is from 1: a rule that takes nothing limits nothing".into());
         }
-        only(self.burst.is_some(), "burst", self.algorithm.is_bucket(), "token_bucket and leaky_bucket")?;
+        only(
+            self.burst.is_some(),
+            "burst",
+            self.algorithm.is_bucket(),
+            "token_bucket and leaky_bucket",
+        )?;
         only(self.offset != 0, "offset", fixed, "fixed_window")?;
-        only(self.buckets.is_some(), "buckets", self.algorithm == Algorithm::SlidingWindow, "sliding_window")?;
+        only(
+            self.buckets.is_some(),
+            "buckets",
+            self.algorithm == Algorithm::SlidingWindow,
+            "sliding_window",
+        )?;
         if !(1..=1024).contains(&self.buckets.unwrap_or(1)) {
             return Err("buckets is from 1 to 1024".into());
         }
@@ -231,7 +256,8 @@ impl Limit {
 
     /// Microseconds of the window of its policy. Leases have none.
     pub fn window_us(&self) -> Option<u64> {
-        (self.algorithm != Algorithm::Concurrency).then(|| self.unit.seconds().saturating_mul(1_000_000))
+        (self.algorithm != Algorithm::Concurrency)
+            .then(|| self.unit.seconds().saturating_mul(1_000_000))
     }
 
     /// How long a request may have to wait for its turn: the time in which a full leaky bucket drains.
@@ -239,7 +265,8 @@ impl Limit {
         if self.algorithm != Algorithm::LeakyBucket || self.requests == 0 {
             return Duration::ZERO;
         }
-        let millis = u128::from(self.capacity()) * u128::from(self.unit.seconds()) * 1000 / u128::from(self.requests);
+        let millis = u128::from(self.capacity()) * u128::from(self.unit.seconds()) * 1000
+            / u128::from(self.requests);
         Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).min(LONGEST)
     }
 
@@ -258,7 +285,8 @@ impl Limit {
                 command.arg("SLIDINGLOG").arg(self.requests).arg(self.unit.word());
             }
             Algorithm::FixedWindow => {
-                let window = self.unit.calendar().filter(|_| self.calendar).unwrap_or(self.unit.word());
+                let window =
+                    self.unit.calendar().filter(|_| self.calendar).unwrap_or(self.unit.word());
                 command.arg("FIXEDWINDOW").arg(self.requests).arg(window);
                 command.arg("ALIGN").arg(self.offset);
             }
@@ -290,7 +318,11 @@ fn word_of(time: Duration) -> String {
 /// # Errors
 /// It is no such duration, or above 3650d.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("a duration is a whole number with a unit, like 500ms, 60s, 10m, 12h or 7d, at most 3650d, not {text:?}");
+    let wrong = || {
+        format!(
+            "a duration is a whole number with a unit, like 500ms, 60s, 10m, 12h or 7d, at most 3650d, not {text:?}"
+        )
+    };
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;
     let number: u64 = number.parse().map_err(|_| wrong())?;

@@ -10,6 +10,7 @@ use serde_saphyr::{Location, Spanned};
 use super::file::{BlockText, File, Node as Written, RateLimit};
 use super::limit::{self, Algorithm, Block, Limit};
 use super::tree::{Domain, Level, Mode, Node, Pattern, Rule};
+use crate::answer::fields;
 use crate::request::Unit;
 
 /// What holds for rules that do not say so themselves.
@@ -44,7 +45,10 @@ impl fmt::Display for Problem {
     }
 }
 
-pub(super) fn load(files: &[(String, String)], options: &Options) -> Result<Vec<Domain>, Vec<Problem>> {
+pub(super) fn load(
+    files: &[(String, String)],
+    options: &Options,
+) -> Result<Vec<Domain>, Vec<Problem>> {
     let mut domains: Vec<Domain> = Vec::new();
     let mut problems = Vec::new();
     for (file, text) in files {
@@ -76,7 +80,8 @@ impl Reader<'_> {
         match serde_saphyr::from_str(text) {
             Ok(file) => Some(file),
             Err(error) => {
-                let place = error.location().map_or_else(|| self.file.to_owned(), |at| self.place(at));
+                let place =
+                    error.location().map_or_else(|| self.file.to_owned(), |at| self.place(at));
                 let message = error.without_snippet().to_string();
                 self.problems.push(Problem { place, message });
                 None
@@ -128,7 +133,11 @@ impl Reader<'_> {
                 continue;
             }
             let key = written.key.value.clone();
-            let text = written.value.as_ref().map(|value| value.value.clone()).filter(|value| !value.is_empty());
+            let text = written
+                .value
+                .as_ref()
+                .map(|value| value.value.clone())
+                .filter(|value| !value.is_empty());
             let here = self.here(above, &written, text.as_deref());
             let node = self.node(written, text.clone(), &here);
             let values = level.keys.entry(key).or_default();
@@ -136,7 +145,10 @@ impl Reader<'_> {
                 None => values.any.replace(Box::new(node)).is_some(),
                 Some(text) => match Pattern::parse(&text) {
                     Some(pattern) => {
-                        let twice = values.patterns.iter().any(|(_, other)| other.value.as_deref() == Some(&*text));
+                        let twice = values
+                            .patterns
+                            .iter()
+                            .any(|(_, other)| other.value.as_deref() == Some(&*text));
                         values.patterns.push((pattern, node));
                         twice
                     }
@@ -184,7 +196,9 @@ impl Reader<'_> {
             (_, true) => Mode::Quota,
             _ => Mode::Enforced,
         };
-        let rule = written.rate_limit.and_then(|limit| self.rule(limit, mode, written.detailed_metric, here));
+        let rule = written
+            .rate_limit
+            .and_then(|limit| self.rule(limit, mode, written.detailed_metric, here));
         let mut below = Level::default();
         self.level(&mut below, written.descriptors.unwrap_or_default(), here);
         Node {
@@ -198,7 +212,13 @@ impl Reader<'_> {
         }
     }
 
-    fn rule(&mut self, written: Spanned<RateLimit>, mode: Mode, detailed: bool, here: &Above) -> Option<Rule> {
+    fn rule(
+        &mut self,
+        written: Spanned<RateLimit>,
+        mode: Mode,
+        detailed: bool,
+        here: &Above,
+    ) -> Option<Rule> {
         let at = written.defined;
         let written = written.value;
         let name = written.name.clone().filter(|name| !name.is_empty());
@@ -208,8 +228,11 @@ impl Reader<'_> {
         if written.replaces.iter().any(|other| Some(&other.name) == name.as_ref()) {
             self.wrong(at, "a rule cannot replace itself");
         }
-        if let Some(name) = name.as_deref().filter(|name| !is_printable(name)) {
-            self.wrong(at, format!("the name stands in header fields: printable ASCII alone, not {name:?}"));
+        if let Some(name) = name.as_deref().filter(|name| fields::check_name(name).is_err()) {
+            self.wrong(
+                at,
+                format!("the name stands in header fields: printable ASCII alone, not {name:?}"),
+            );
         }
         let limit = match self.limit(&written) {
             Ok(limit) => limit,
@@ -218,7 +241,8 @@ impl Reader<'_> {
                 return None;
             }
         };
-        let concurrent = limit.as_ref().is_some_and(|limit| limit.algorithm == Algorithm::Concurrency);
+        let concurrent =
+            limit.as_ref().is_some_and(|limit| limit.algorithm == Algorithm::Concurrency);
         if written.force && (concurrent || limit.is_none()) {
             self.wrong(at, "force goes with a limit that counts over time");
         }
@@ -243,7 +267,8 @@ impl Reader<'_> {
 
     /// The limit, or `None` if nothing is limited.
     fn limit(&self, written: &RateLimit) -> Result<Option<Limit>, String> {
-        let leases = written.concurrency.is_some() || written.algorithm == Some(Algorithm::Concurrency);
+        let leases =
+            written.concurrency.is_some() || written.algorithm == Some(Algorithm::Concurrency);
         let unit = written.unit.as_deref().map(|name| {
             Unit::parse(name).ok_or_else(|| {
                 format!("unit is second, minute, hour, day, week, month or year, not {name:?}")
@@ -268,31 +293,53 @@ impl Reader<'_> {
         if written.unit.is_some() || written.requests_per_unit.is_some() {
             return Err("leases have no unit: say concurrency, the most that are held at the same time, and ttl".into());
         }
-        let most = written.concurrency.ok_or("the algorithm concurrency needs concurrency: the most leases")?;
-        let ttl = written.ttl.as_deref().ok_or("concurrency needs ttl: how long a lease lasts if nobody gives it back")?;
-        Ok(Limit { ttl: limit::duration(ttl)?, ..self.common(written, Limit::new(Algorithm::Concurrency, most, Unit::Second))? })
+        let most = written
+            .concurrency
+            .ok_or("the algorithm concurrency needs concurrency: the most leases")?;
+        let ttl = written
+            .ttl
+            .as_deref()
+            .ok_or("concurrency needs ttl: how long a lease lasts if nobody gives it back")?;
+        Ok(Limit {
+            ttl: limit::duration(ttl)?,
+            ..self.common(written, Limit::new(Algorithm::Concurrency, most, Unit::Second))?
+        })
     }
 
     fn rate(&self, written: &RateLimit, unit: Option<Unit>) -> Result<Limit, String> {
         let requests = written.requests_per_unit.unwrap_or(0);
-        let unit = unit.ok_or("a limit needs a unit: second, minute, hour, day, week, month or year")?;
+        let unit =
+            unit.ok_or("a limit needs a unit: second, minute, hour, day, week, month or year")?;
         if written.ttl.is_some() {
             return Err("ttl goes with concurrency alone".into());
         }
         let algorithm = written.algorithm.unwrap_or(self.options.algorithm);
-        self.common(written, Limit { calendar: self.options.calendar, ..Limit::new(algorithm, requests, unit) })
+        self.common(
+            written,
+            Limit { calendar: self.options.calendar, ..Limit::new(algorithm, requests, unit) },
+        )
     }
 
     fn common(&self, written: &RateLimit, limit: Limit) -> Result<Limit, String> {
         let block = match &written.block {
             None => None,
-            Some(BlockText::Duration(text)) => Some(Block { duration: limit::duration(text)?, after: 1 }),
-            Some(BlockText::Map(map)) => {
-                Some(Block { duration: limit::duration(&map.duration)?, after: map.after.unwrap_or(1) })
+            Some(BlockText::Duration(text)) => {
+                Some(Block { duration: limit::duration(text)?, after: 1 })
             }
+            Some(BlockText::Map(map)) => Some(Block {
+                duration: limit::duration(&map.duration)?,
+                after: map.after.unwrap_or(1),
+            }),
         };
         let offset = written.offset.as_deref().map_or(Ok(0), signed_seconds)?;
-        Ok(Limit { burst: written.burst, cost: written.cost.unwrap_or(1), block, offset, buckets: written.buckets, ..limit })
+        Ok(Limit {
+            burst: written.burst,
+            cost: written.cost.unwrap_or(1),
+            block,
+            offset,
+            buckets: written.buckets,
+            ..limit
+        })
     }
 }
 
@@ -303,15 +350,12 @@ fn signed_seconds(text: &str) -> Result<i64, String> {
     if time.subsec_nanos() != 0 || time > Duration::from_secs(86_400) {
         return Err("offset is whole seconds from -1d to 1d".into());
     }
-    i64::try_from(time.as_secs()).map(|seconds| sign * seconds).map_err(|_| "offset is from -1d to 1d".into())
-}
-
-fn is_printable(text: &str) -> bool {
-    text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+    i64::try_from(time.as_secs())
+        .map(|seconds| sign * seconds)
+        .map_err(|_| "offset is from -1d to 1d".into())
 }
 
 /// With a question mark for each character that no header field can hold.
 fn printable(text: &str) -> String {
     text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).collect()
 }
-

@@ -24,7 +24,10 @@ impl Rules {
     /// All that is wrong, with places. Then nothing holds: half a configuration would be worse than the old one.
     pub fn load(files: &[(String, String)], options: &Options) -> Result<Self, Vec<Problem>> {
         load::load(files, options).map(|domains| Self {
-            domains: domains.into_iter().map(|domain| (domain.name.clone(), Arc::new(domain))).collect(),
+            domains: domains
+                .into_iter()
+                .map(|domain| (domain.name.clone(), Arc::new(domain)))
+                .collect(),
         })
     }
 

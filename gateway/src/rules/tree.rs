@@ -105,12 +105,16 @@ impl Pattern {
 
     /// Each middle part is taken as early as it can be, which never prevents a match.
     pub fn matches(&self, value: &str) -> bool {
-        let inner = value.strip_prefix(&*self.first).and_then(|rest| rest.strip_suffix(&*self.last));
-        let found = |rest: &str, part: &String| rest.split_once(&**part).map(|(_, after)| after.len());
+        let inner =
+            value.strip_prefix(&*self.first).and_then(|rest| rest.strip_suffix(&*self.last));
+        let found =
+            |rest: &str, part: &String| rest.split_once(&**part).map(|(_, after)| after.len());
         inner.is_some_and(|inner| {
             let mut left = Some(inner);
             for part in &self.middle {
-                left = left.and_then(|rest| found(rest, part).and_then(|length| rest.get(rest.len() - length..)));
+                left = left.and_then(|rest| {
+                    found(rest, part).and_then(|length| rest.get(rest.len() - length..))
+                });
             }
             left.is_some()
         })
@@ -121,7 +125,12 @@ impl Values {
     fn find(&self, value: &str) -> Option<&Node> {
         self.exact
             .get(value)
-            .or_else(|| self.patterns.iter().find(|(pattern, _)| pattern.matches(value)).map(|(_, node)| node))
+            .or_else(|| {
+                self.patterns
+                    .iter()
+                    .find(|(pattern, _)| pattern.matches(value))
+                    .map(|(_, node)| node)
+            })
             .or(self.any.as_deref())
     }
 }
@@ -151,7 +160,14 @@ impl Domain {
     /// names one and the descriptor has it.
     ///
     /// `leaf` is false for leases: the last entry names the lease, not the limiter.
-    pub fn key(&self, style: &KeyStyle, limit: &Limit, descriptor: &Descriptor, found: Option<&Found<'_>>, leaf: bool) -> String {
+    pub fn key(
+        &self,
+        style: &KeyStyle,
+        limit: &Limit,
+        descriptor: &Descriptor,
+        found: Option<&Found<'_>>,
+        leaf: bool,
+    ) -> String {
         let mut parts = String::with_capacity(64);
         let mut tag = String::new();
         let last = descriptor.entries.len().saturating_sub(1);
@@ -163,7 +179,8 @@ impl Domain {
             let node = found.and_then(|found| found.path.get(at));
             let shared = node.and_then(|node| node.shared.as_deref());
             let secret = node.is_some_and(|node| node.secret);
-            let value = KeyPart::new(shared.unwrap_or(&entry.value), secret, style.pepper.as_deref());
+            let value =
+                KeyPart::new(shared.unwrap_or(&entry.value), secret, style.pepper.as_deref());
             let from = parts.len();
             let _ = write!(parts, ":{}={value}", KeyPart::plain(&entry.key));
             if self.hash_tag.contains(&entry.key) {
@@ -171,7 +188,12 @@ impl Domain {
             }
         }
         let tag = if tag.is_empty() { tag } else { format!(":{{{tag}}}") };
-        format!("{}:{}:{}{tag}{parts}", style.prefix, limit.algorithm.letters(), KeyPart::plain(&self.name))
+        format!(
+            "{}:{}:{}{tag}{parts}",
+            style.prefix,
+            limit.algorithm.letters(),
+            KeyPart::plain(&self.name)
+        )
     }
 }
 

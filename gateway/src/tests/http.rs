@@ -13,10 +13,11 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use crate::http::original::Source;
-use crate::http::{Decides, Domain, LARGEST_BODY, Undecided, router};
+use crate::http::{Decides, LARGEST_BODY, Undecided, router};
 use crate::identity::{Header, Identity, Trust};
 use crate::request::{Descriptor, Entry, Request};
+use crate::rules::Domain;
+use crate::rules::file::Source;
 
 /// Answers all requests alike, and keeps what was asked.
 struct Fake {
@@ -29,11 +30,11 @@ impl Decides for Fake {
         if name.is_some_and(|name| name != "api") {
             return Err(format!("there is no domain {name:?}"));
         }
-        Ok(Arc::new(Domain {
-            name: "api".into(),
-            templates: vec![vec!["user".into()], vec!["remote_address".into(), "path".into()]],
-            check: [("user".to_owned(), Source::Header("x-user".into()))].into(),
-        }))
+        let mut domain = Domain::default();
+        domain.name = "api".into();
+        domain.templates = vec![vec!["user".into()], vec!["remote_address".into(), "path".into()]];
+        domain.check = [("user".to_owned(), Source::Header("x-user".into()))].into();
+        Ok(Arc::new(domain))
     }
 
     async fn decide(&self, request: &Request) -> Result<RateLimitResponse, Undecided> {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-use crate::http::original::{Original, Source, Unclear, domain};
+use crate::http::original::{Original, Unclear, domain};
 use crate::identity::{Header, Identity};
 use crate::request::{Descriptor, Entry};
+use crate::rules::file::Source;
 
 /// Headers as they are sent, a line each.
 fn headers(lines: &str) -> HeaderMap {

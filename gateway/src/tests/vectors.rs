@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use crate::answer::fields::{Form, Named, QuotaUnit, fields};
 use crate::answer::problem::{Kind, problem};
 use crate::decision::Verdict;
-use crate::http::original::{Original, Source};
+use crate::http::original::Original;
 use crate::identity::{Header, Identity, IdentityError, Trust, read_address};
 use crate::key_part::KeyPart;
+use crate::rules::file::Source;
 
 #[derive(Deserialize)]
 struct Row {
