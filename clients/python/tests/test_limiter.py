@@ -235,7 +235,7 @@ def is_asked(check: Callable[[str], Outcome]) -> bool:
 
 
 def has_asked(limiter: Limiter, times: int) -> bool:
-    return limiter.counters["redis"] > times
+    return limiter.counters.get("redis", 0) > times
 
 
 def slowest(check: Callable[[str], Outcome], count: int) -> float:
@@ -322,16 +322,18 @@ def test_threads_under_load_see_a_server_come_back(own_server: Server) -> None:
     threads = [threading.Thread(target=load) for _ in range(8)]
     for thread in threads:
         thread.start()
-    for change in (own_server.kill, own_server.start, own_server.stop, own_server.go_on):
-        before = limiter.counters.get("redis", 0)
-        change()
-        if change in (own_server.kill, own_server.stop):
-            wait_until(lambda: limiter.breaker.is_open)
-        else:
-            wait_until(partial(has_asked, limiter, before + 100))
-    done.set()
-    for thread in threads:
-        thread.join()
+    try:
+        for change in (own_server.kill, own_server.start, own_server.stop, own_server.go_on):
+            before = limiter.counters.get("redis", 0)
+            change()
+            if change in (own_server.kill, own_server.stop):
+                wait_until(lambda: limiter.breaker.is_open)
+            else:
+                wait_until(partial(has_asked, limiter, before + 100))
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
     assert errors == []
 
 
