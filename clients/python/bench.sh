@@ -7,4 +7,4 @@ set -euo pipefail
 export RL_SERVER=${RL_SERVER:-$(scripts/server)} RL_MODULE=${RL_MODULE:-$PWD/target/release/libredis_rl.so}
 [[ -f $RL_MODULE ]] || { echo "bench.sh: there is no $RL_MODULE: run 'make build' first" >&2; exit 1; }
 
-PYTHONPATH=$PWD/clients/python/src exec "$venv/bin/python" clients/python/bench.py
+PYTHONPATH=$PWD/clients/python/src exec "$venv/bin/python" -W "ignore:Using \`httpx\` with" clients/python/bench.py
