@@ -20,6 +20,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import limits.aio.storage as aio
@@ -60,6 +61,7 @@ def _exceptions() -> tuple[type[Exception], ...]:
 _EXCEPTIONS = _exceptions()
 
 
+@lru_cache(maxsize=1024)
 def rule(kind: Kind, amount: int, expiry: int) -> Rule:
     """The rule that a strategy of the library is."""
     if kind == "fixed":
@@ -151,11 +153,6 @@ class _Shared:
         self._denials.add(name, cost, MultiDecision.of([decision]), sent)
         return decision
 
-    def _took_all(self, joint: str, names: list[str], decision: MultiDecision, sent: float) -> MultiDecision:
-        self._reply(names, decision)
-        self._denials.add(joint, 1, decision, sent)
-        return decision
-
     def _looked(self, name: str, decision: Decision | None) -> Decision | None:
         if decision is not None:
             self._replies.put(name, decision)
@@ -235,7 +232,10 @@ class RedisRLStorage(_Shared, Storage, MovingWindowSupport, SlidingWindowCounter
         if (denied := self._denied(joint, 1, names)) is not None:
             return denied
         sent = time.monotonic()
-        return self._took_all(joint, names, self._run(commands.multi(limits)), sent)
+        decision = self._run(commands.multi(limits))
+        self._reply(names, decision)
+        self._denials.add(joint, 1, decision, sent)
+        return decision
 
     def can_take_all(self, kind: Kind, keys: Sequence[str]) -> bool:
         """Whether one command can decide these keys."""

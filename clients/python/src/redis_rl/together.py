@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from limits import RateLimitItem
@@ -32,7 +33,7 @@ class Hit:
     tests: bool = False
     """It will only be tested: what it costs is taken after the response, if at all."""
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The library's key of it."""
         return self.item.key_for(*self.identifiers)

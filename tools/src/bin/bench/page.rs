@@ -91,7 +91,8 @@ pub const CLIENTS: Part = Part {
     method: "\
 Each library's own Redis store and redis-rl's, one process and one request at a time, as `bench.sh` in clients/python and clients/node \
 measures them. Round trips and bytes are those of a request that is granted, with header fields on. For the requests a second the two \
-stores take turns: what stands here are medians over the rounds. \"Most granted\" is the fullest window of an adversarial client, which \
+stores take turns: what stands here are medians over the turns. All is on one machine, where a round trip costs little and the framework \
+takes most of the time; over a network each round trip adds its latency. \"Most granted\" is the fullest window of an adversarial client, which \
 waits for the edge of a window, under a limit of 10. \"Charged\" is what a refused request costs. The versions of the libraries are those of \
 `clients/python/requirements.txt` and `clients/node/package-lock.json`.",
 };
