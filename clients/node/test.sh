@@ -10,7 +10,7 @@ if [ $# -eq 0 ]; then
     set -- out/*.test.js out/*.test.cjs
 else
     for name; do
-        set -- "$@" "out/$name.test.js"
+        set -- "$@" "out/$name.test."*js
         shift
     done
 fi
