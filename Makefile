@@ -29,7 +29,7 @@ WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
 
 .NOTPARALLEL:
 .PHONY: help setup build run test test-unit test-server test-tools test-clients test-metrics test-servers test-upgrade test-long test-valgrind test-fresh replay \
-        plots bench bench-memory bench-leases bench-instructions check-instructions cluster cluster-stop lint fmt install clean
+        plots bench bench-memory bench-leases bench-clients bench-instructions check-instructions cluster cluster-stop lint fmt install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -98,6 +98,10 @@ bench-memory: setup ## how many bytes does a key take, on the installed server, 
 
 bench-leases: setup ## leases beside a sorted set in Lua, on the installed server, Redis 8.2.3 and Valkey 9.1.2 (ROUNDS=n)
 	@scripts/bench leases $(SERVERS)
+
+bench-clients: build ## the stores of the clients for Python and Node.js beside the libraries' own: round trips, bytes, speed, faults
+	@scripts/setup clients
+	@$(WITH_SERVER) scripts/bench-clients "$(MODULE)"
 
 bench-instructions: setup ## how many instructions does a command take? (CELL=..., SERVERS=...: as above)
 	@scripts/bench instructions $(MEASURED)

@@ -6,8 +6,9 @@
 //! ```
 //!
 //! The binary is the one that the variable RL_SERVER names, else `redis-server` or `valkey-server` from
-//! PATH. Servers listen on loopback alone. A port is asked of the system and freed again for the server; should
-//! another program take it in between, the server says so and the next port is tried.
+//! PATH. The module is the one that RL_MODULE names, else what was built with the tests. Servers listen on loopback
+//! alone. A port is asked of the system and freed again for the server; should another program take it in between,
+//! the server says so and the next port is tried.
 
 #![allow(dead_code, reason = "each of the binaries that use this file uses a part of it")]
 
@@ -294,8 +295,12 @@ pub fn binary() -> PathBuf {
     named.or_else(in_path).unwrap_or_else(|| "redis-server".into())
 }
 
-/// The module's library, as it was built with the running program: beside it, or in a folder near.
+/// The module's library: the one that the variable RL_MODULE names, else as it was built with the running program: beside
+/// it, or in a folder near.
 pub fn module() -> Result<PathBuf> {
+    if let Some(named) = env::var_os("RL_MODULE") {
+        return fs::canonicalize(&named).with_context(|| format!("no module: {}", named.display()));
+    }
     let program = env::current_exe()?;
     let name = format!("{DLL_PREFIX}redis_rl{DLL_SUFFIX}");
     let beside = program.parent().context("the program has no folder")?;

@@ -1,5 +1,20 @@
 //! Tests of the gateway as its users have it: the built program, real proxies, real servers.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::float_arithmetic,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a test fails by a panic"
+)]
 
+mod cluster;
 mod descriptors;
+mod sentinel;
+#[path = "../../tests/server.rs"]
+mod server;
+mod store;
+mod store_speed;

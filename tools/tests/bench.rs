@@ -3,8 +3,9 @@
 
 use std::env;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use crate::server::binary;
 
@@ -119,6 +120,34 @@ fn every_command_is_measured_and_each_part_of_the_page_is_kept() {
     assert_eq!(blocks(&third, "throughput").len(), 1, "{third}");
     assert_ne!(blocks(&third, "throughput"), blocks(&first, "throughput"));
     assert_eq!(blocks(&third, "memory"), blocks(&second, "memory"));
+}
+
+/// The program with this on its standard input.
+fn fed(out: &Path, arguments: &str, input: &str) -> Output {
+    let mut program = program();
+    program.arg("--out").arg(out).args(arguments.split(' '));
+    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn what_the_clients_measured_gets_into_its_own_part() {
+    let out = tempfile::tempdir().unwrap();
+    let page = || fs::read_to_string(out.path().join("benchmarks.md")).unwrap();
+    for speed in ["1,234", "5,678"] {
+        let table = format!(
+            "#### Python 3.11\n\n| library | requests/s |\n| --- | --- |\n| limits | {speed} |\n"
+        );
+        let output = fed(out.path(), "clients", &table);
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(blocks(&page(), "clients").len(), 1, "{}", page());
+        assert!(page().contains(table.trim()), "{}", page());
+    }
+    let before = page();
+    assert!(error(&fed(out.path(), "clients", "")).contains("no table"));
+    assert_eq!(page(), before);
 }
 
 /// The file of instructions, with the one figure that it holds changed.

@@ -22,6 +22,8 @@ export interface RateLimiterRedisRlOptions extends GuardOptions {
   readonly duration: number;
   /** Seconds that the limiter is closed after a refusal: by default 0. */
   readonly blockDuration?: number | undefined;
+  /** Closes it later: `points` + 3 after three refusals in a row. By default after the first. */
+  readonly blockOnConsumed?: number | undefined;
   /** Delay what is granted, so that it is spread over the duration. */
   readonly execEvenly?: boolean | undefined;
   /** The shortest such delay in milliseconds: by default duration / points. */
@@ -30,6 +32,11 @@ export interface RateLimiterRedisRlOptions extends GuardOptions {
   readonly keyPrefix?: string | undefined;
   /** By default `sliding`. */
   readonly algorithm?: Algorithm | undefined;
+  /** Turns the denial cache on. Whatever it says, what was refused is remembered until its wait is over. */
+  readonly inMemoryBlockOnConsumed?: number | undefined;
+  /** These two are taken and not needed: each kind of connection is known, and a server that is away is, too. */
+  readonly useRedisPackage?: boolean | undefined;
+  readonly rejectIfRedisNotReady?: boolean | undefined;
   /** What to use while the server is away. */
   readonly insuranceLimiter?: RateLimiterCompatibleAbstract | undefined;
   /** While the server is away, if there is no `insuranceLimiter`: by default `error`, which rejects. */
@@ -43,6 +50,12 @@ export interface CallOptions {
 }
 
 type Id = string | number;
+
+/** Options of RateLimiterRedis that cannot mean here what they mean there. */
+const REFUSED = {
+  inMemoryBlockDuration: "blockDuration closes the limiter, for all processes",
+  customIncrTtlLuaScript: "no script is run; `algorithm` takes a function that makes the rule",
+};
 
 // The library's types have properties where the class has accessors to override.
 const Base = RateLimiterCompatibleAbstract as unknown as new () => object;
@@ -65,6 +78,9 @@ export class RateLimiterRedisRl extends Base implements RateLimiterCompatibleAbs
     super();
     if (!Number.isFinite(options.points)) throw new RangeError("points must be a finite number");
     if (!(options.duration >= 0)) throw new RangeError("duration must be a number of seconds, 0 or more");
+    for (const [option, instead] of Object.entries(REFUSED)) {
+      if (option in options) throw new TypeError(`${option} is not supported: ${instead}`);
+    }
     this.#options = options;
     this.points = options.points;
     this.duration = options.duration;
@@ -73,7 +89,8 @@ export class RateLimiterRedisRl extends Base implements RateLimiterCompatibleAbs
     // An insurance takes over where the error would be thrown.
     const fail = options.insuranceLimiter === undefined ? (options.fail ?? "error") : "error";
     // Other processes may reward or delete: so denials are remembered only if asked for.
-    this.setup = { ...options, fail, denialCache: options.denialCache ?? 0 };
+    const remembered = (options.inMemoryBlockOnConsumed ?? 0) > 0 ? undefined : 0;
+    this.setup = { ...options, fail, denialCache: options.denialCache ?? remembered };
     this.#guard = new Guard(options.storeClient, this.setup);
     this.counters = this.#guard.counters;
   }
@@ -113,7 +130,8 @@ export class RateLimiterRedisRl extends Base implements RateLimiterCompatibleAbs
   keyed(key: Id, options: CallOptions = {}): KeyedRule {
     const rule = this.#rule(options);
     const blocking = Math.min(this.blockDuration * 1000, LONGEST);
-    return { key: this.getKey(key), rule: blocking >= 1 ? rule.block(blocking) : rule };
+    const after = Math.max(1, (this.#options.blockOnConsumed ?? 0) - rule.limit);
+    return { key: this.getKey(key), rule: blocking >= 1 ? rule.block(blocking, after > 1 ? after : undefined) : rule };
   }
 
   #rule(options: CallOptions = {}): Rule {
@@ -185,8 +203,8 @@ export class RateLimiterRedisRl extends Base implements RateLimiterCompatibleAbs
     const [used, remaining] = [Number(info.used), Number(info.remaining)];
     const [wait, reset] = [Number(info.wait_ms), Number(info.reset_ms)];
     const blocked = Number(info.blocked_ms ?? 0);
-    if (blocked > 0) return new RateLimiterRes(0, blocked, Math.max(used, this.points + 1), false);
-    return new RateLimiterRes(remaining, remaining > 0 ? reset : wait, used, false);
+    if (blocked > 0) return new RateLimiterRes(0, ending(blocked), Math.max(used, this.points + 1), false);
+    return new RateLimiterRes(remaining, ending(remaining > 0 ? reset : wait), used, false);
   }
 
   /** Makes `points` what is consumed, for the duration at most. More than the limit closes it for `secDuration`. */
@@ -234,6 +252,11 @@ export class RateLimiterRedisRl extends Base implements RateLimiterCompatibleAbs
       this.#guard.denials.forget(name);
       return (await this.#guard.run(name, () => this.#guard.client.reset(name))) > 0;
     });
+  }
+
+  /** Forgets what the process remembers of refusals. */
+  deleteInMemoryBlockedAll(): void {
+    this.#guard.denials.forget();
   }
 
   async #insured<T>(method: Method, args: unknown[], call: () => Promise<T>): Promise<T> {
@@ -303,17 +326,26 @@ function refusal(result: RateLimiterRes | UnionResult): Error {
 function resultOf({ allowed, limit, remaining, wait, reset }: Decision, points: number): RateLimiterRes {
   const used = limit - remaining;
   // A refusal says what it would have been: more than the points there are.
-  if (!allowed) return new RateLimiterRes(remaining, wait ?? -1, used + points, false);
-  return new RateLimiterRes(remaining, reset, used, points > 0 && used === points);
+  if (!allowed) return new RateLimiterRes(remaining, ending(wait ?? -1), used + points, false);
+  return new RateLimiterRes(remaining, ending(reset), used, points > 0 && used === points);
+}
+
+/** What never ends is -1 to the library; to the server it is the longest there is, of which some may have passed. */
+function ending(ms: number): number {
+  return ms > LONGEST / 2 ? -1 : ms;
 }
 
 function milliseconds(seconds: number): number {
   return seconds > 0 ? Math.min(Math.max(1, Math.round(seconds * 1000)), LONGEST) : LONGEST;
 }
 
-function checkPoints(points: number): number {
-  if (!Number.isSafeInteger(points) || points < 0) throw new RangeError("points must be a whole number, 0 or more");
-  return points;
+/** The library takes digits, too, in JavaScript. */
+function checkPoints(points: number | string): number {
+  const number = typeof points === "string" && /^\d+$/.test(points) ? Number(points) : points;
+  if (!Number.isSafeInteger(number) || Number(number) < 0) {
+    throw new RangeError("points must be a whole number, 0 or more");
+  }
+  return Number(number);
 }
 
 async function sleep(ms: number): Promise<void> {

@@ -165,10 +165,11 @@ describe("a cluster of three", () => {
 });
 
 describe("withLease", () => {
+  let server: TestServer;
   let client: Client;
   let other: Client;
   before(async () => {
-    const server = await TestServer.start();
+    server = await TestServer.start();
     client = new Client(await single["ioredis"]!(server.port));
     other = new Client(await single["node-redis"]!(server.port));
   });
@@ -188,6 +189,48 @@ describe("withLease", () => {
     });
     assert.equal(result, 42);
     assert.deepEqual(await other.leases("jobs"), []);
+  });
+
+  it("renews at a third of the ttl", async () => {
+    const admin = server.admin();
+    await admin.config("RESETSTAT");
+    const took = await client.withLease("thirds", 1, 3000, async () => {
+      const started = performance.now();
+      await until("three renewals", async () => (await calls(admin))["rl.renew"] === 3);
+      return performance.now() - started;
+    });
+    // At half of the ttl it would take 4500 ms.
+    assert.ok(took > 2900 && took < 4400, `${took}`);
+  });
+
+  it("aborts the body before the lease runs out if the server doesn't answer", async () => {
+    const victim = await TestServer.start();
+    const lonely = new Client(await single["ioredis"]!(victim.port));
+    await lonely.peek("warm");
+    const started = performance.now();
+    const running = lonely.withLease("jobs", 1, 3000, async ({ signal }) => {
+      victim.signal("SIGSTOP");
+      await until("an abort", () => signal.aborted);
+      assert.ok(performance.now() - started < 3000);
+      victim.signal("SIGCONT");
+    });
+    await assert.rejects(running, LeaseLostError);
+    assert.deepEqual(await lonely.leases("jobs"), []);
+  });
+
+  it("releases what may have been acquired though there was no answer", async () => {
+    const sent: string[][] = [];
+    const broken = {
+      call: (...words: (string | Buffer)[]) => {
+        sent.push(words.map(String));
+        return Promise.reject(new Error("Connection is closed."));
+      },
+    };
+    await assert.rejects(
+      new Client(broken).withLease("jobs", 1, "1s", () => assert.fail("it was not acquired"), { id: "me" }),
+      /closed/,
+    );
+    assert.deepEqual(sent[1], ["RL.RELEASE", "jobs", "me"]);
   });
 
   it("releases if the body fails", async () => {

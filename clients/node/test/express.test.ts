@@ -11,6 +11,7 @@ import { Hono } from "hono";
 import { type Store as HonoStore, rateLimiter } from "hono-rate-limiter";
 import { Redis } from "ioredis";
 import type { Server } from "node:http";
+import { Rule } from "redis-rl";
 import { type ExpressStoreOptions, RedisRlStore } from "redis-rl/express-rate-limit";
 
 import { get, near, number, serve, statuses, urlOf } from "./http.js";
@@ -103,8 +104,9 @@ describe("express-rate-limit", () => {
     }
   });
 
-  for (const algorithm of ["sliding", "sliding-log", "fixed-window", "token-bucket"] as const) {
-    it(`${algorithm}: a hundred at once get exactly the limit`, async () => {
+  const own = (limit: number, windowMs: number) => Rule.tokenBucket(limit, [1, windowMs]);
+  for (const algorithm of ["sliding", "sliding-log", "fixed-window", "token-bucket", own] as const) {
+    it(`${typeof algorithm === "string" ? algorithm : "a rule"}: a hundred at once get exactly the limit`, async () => {
       const { url } = await app({ limit: 17, windowMs: 3_600_000, ...byUser }, { algorithm });
       const all = await Promise.all(Array.from({ length: 100 }, () => get(url)));
       assert.equal(all.filter((answer) => answer.status === 200).length, 17);

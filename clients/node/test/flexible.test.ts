@@ -135,7 +135,7 @@ describe("RateLimiterRedisRl", () => {
       ),
     );
     assert.equal((await limiter.block("u", 0)).msBeforeNext, -1);
-    assert.ok((await refusal(limiter.consume("u"))).msBeforeNext > 3649 * 86_400_000);
+    assert.equal((await refusal(limiter.consume("u"))).msBeforeNext, -1);
     assert.equal(await limiter.delete("u"), true);
     assert.equal((await limiter.consume("u")).remainingPoints, 4);
   });
@@ -149,11 +149,43 @@ describe("RateLimiterRedisRl", () => {
     assert.equal((await limiter.get("u"))?.consumedPoints, 2);
   });
 
-  it("a duration may be another one for a call, less than a second, or without an end", async () => {
+  it("a duration may be another one for a call, or less than a second", async () => {
     const options: CallOptions = { customDuration: 1000 };
     assert.ok((await limiterOf().consume("custom", 1, options)).msBeforeNext > 900_000);
     assert.ok((await limiterOf({ duration: 0.5 }).consume("short")).msBeforeNext <= 500);
-    assert.ok((await limiterOf({ duration: 0 }).consume("ever")).msBeforeNext > 3649 * 86_400_000);
+  });
+
+  it("what never ends is -1", async () => {
+    const limiter = limiterOf({ points: 1, duration: 0 });
+    assert.equal((await limiter.consume("u")).msBeforeNext, -1);
+    assert.equal((await refusal(limiter.consume("u"))).msBeforeNext, -1);
+    assert.equal((await limiter.get("u"))?.msBeforeNext, -1);
+    await limiter.block("v", 0);
+    assert.deepEqual([(await limiter.get("v"))?.consumedPoints, (await limiter.get("v"))?.msBeforeNext], [2, -1]);
+    await limiter.set("w", 12, 0);
+    assert.equal((await limiter.get("w"))?.msBeforeNext, -1);
+  });
+
+  it("blockOnConsumed: the block begins after so many refusals in a row", async () => {
+    const limiter = limiterOf({ points: 1, blockDuration: 3600, blockOnConsumed: 4 });
+    await limiter.consume("u");
+    const waits = [];
+    for (let times = 0; times < 3; times += 1) waits.push((await refusal(limiter.consume("u"))).msBeforeNext > 60_000);
+    assert.deepEqual(waits, [false, false, true]);
+  });
+
+  it("RateLimiterRedis's other options are taken, or refused at once", async () => {
+    const limiter = limiterOf({ points: 1, inMemoryBlockOnConsumed: 1, useRedisPackage: true });
+    await limiter.consume("u");
+    for (let times = 0; times < 9; times += 1) await refusal(limiter.consume("u"));
+    assert.deepEqual(await calls(admin), { "rl.sliding": 2 });
+    limiter.deleteInMemoryBlockedAll();
+    await refusal(limiter.consume("u"));
+    assert.deepEqual(await calls(admin), { "rl.sliding": 3 });
+    for (const option of ["inMemoryBlockDuration", "customIncrTtlLuaScript"]) {
+      assert.throws(() => limiterOf({ [option]: "10" }), new RegExp(`${option} is not supported`));
+    }
+    assert.equal((await limiterOf().consume("digits", "2" as never)).consumedPoints, 2);
   });
 
   it("execEvenly delays what is granted", async () => {

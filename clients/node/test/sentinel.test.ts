@@ -1,4 +1,4 @@
-/** Sentinel: a failover under load, with every library that speaks to sentinels. */
+/** Sentinel: a failover under load, with every library that speaks to sentinels: @valkey/valkey-glide does not. */
 
 import assert from "node:assert/strict";
 import { it } from "node:test";

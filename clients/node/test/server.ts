@@ -6,19 +6,23 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after } from "node:test";
 
 import { Redis } from "ioredis";
 
 const cleanups: (() => unknown)[] = [];
-after(async () => {
-  for (const cleanup of cleanups.reverse()) await cleanup();
-});
 
 /** Does something when all tests of the file are over: the last one first. */
 export function finally_(cleanup: () => unknown): void {
   cleanups.push(cleanup);
 }
+
+/** What the test runner does at the end; a program without it calls this itself. */
+export async function cleanUp(): Promise<void> {
+  for (const cleanup of cleanups.splice(0).reverse()) await cleanup();
+}
+
+// Only the runner has this set. Elsewhere a hook would print a report of no tests.
+if (process.env["NODE_TEST_CONTEXT"] !== undefined) (await import("node:test")).after(cleanUp);
 
 const MODULE = need("RL_MODULE");
 const SERVER = need("RL_SERVER");

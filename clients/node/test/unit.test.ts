@@ -1,7 +1,7 @@
 /** What needs no server. */
 
 import assert from "node:assert/strict";
-import { describe, it } from "node:test";
+import { describe, it, mock } from "node:test";
 
 import {
   Breaker,
@@ -195,6 +195,19 @@ describe("Breaker", () => {
     ask(() => Promise.reject("refused" as never));
     await new Promise(setImmediate);
     assert.deepEqual([asked, breaker.isOpen], [2, false]);
+    // Once a second, unless it is said otherwise.
+    const clock = mock.method(performance, "now", () => 5000);
+    const usual = new Breaker();
+    usual.failed();
+    for (const now of [5999, 6000, 6500, 7000]) {
+      clock.mock.mockImplementation(() => now);
+      usual.probe(
+        () => Promise.resolve((asked += 1)).then(() => Promise.reject("away" as never)),
+        (error) => error === "away",
+      );
+    }
+    clock.mock.restore();
+    assert.equal(asked, 4);
     const slow = new Breaker(3_600_000);
     slow.failed();
     slow.probe(

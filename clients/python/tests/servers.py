@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+import trustme
 
 MODULE = os.environ["RL_MODULE"]
 SERVER = os.environ["RL_SERVER"]
@@ -38,6 +39,37 @@ def wait_until(check: Callable[[], Any], seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
+class Certificates:
+    """What a server proves that it is 127.0.0.1 with; `authority` is the file that a client trusts."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory(prefix="redis-rl-")
+        self.authority, self.chain, self.key = (str(Path(self.folder.name, name)) for name in ("ca", "chain", "key"))
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(self.authority)
+        server = authority.issue_cert("127.0.0.1", "localhost")
+        server.private_key_pem.write_to_path(self.key)
+        for certificate in server.cert_chain_pems:
+            certificate.write_to_path(self.chain, append=True)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a client needs."""
+        return {"ssl": True, "ssl_ca_certs": self.authority}
+
+    def words(self, port: int) -> list[str]:
+        """What a server needs. It speaks nothing but TLS."""
+        files = ["--tls-cert-file", self.chain, "--tls-key-file", self.key, "--tls-ca-cert-file", self.authority]
+        ways = ["--tls-auth-clients", "no", "--tls-replication", "yes"]
+        return ["--port", "0", "--tls-port", str(port), *files, *ways]
+
+
+def speaks_tls() -> bool:
+    """Whether the server was built with TLS. The port is wrong, so that it ends at once."""
+    found = subprocess.run([SERVER, "--tls-port", "-1"], capture_output=True, text=True)
+    return "between 0 and 65535" in found.stdout + found.stderr
+
+
 class EndedError(Exception):
     """The server ended at once."""
 
@@ -45,10 +77,13 @@ class EndedError(Exception):
 class Server:
     """One server on loopback."""
 
-    def __init__(self, *options: str, sentinel: str | None = None, cluster: bool = False) -> None:
+    def __init__(
+        self, *options: str, sentinel: str | None = None, cluster: bool = False, tls: Certificates | None = None
+    ) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="redis-rl-")
         self.options = options
         self.sentinel = sentinel
+        self.tls = tls
         self.bus = free_port() if cluster else 0
         while True:
             self.port = free_port()
@@ -67,17 +102,19 @@ class Server:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        words = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", self.folder.name]
+        words = self.tls.words(self.port) if self.tls else ["--port", str(self.port)]
+        words += ["--bind", "127.0.0.1", "--dir", self.folder.name]
         if self.sentinel is None:
             words += ["--save", "", "--loadmodule", MODULE, "--rl.client-clock", "no", *self.options]
             if self.bus:
                 words += ["--cluster-enabled", "yes", "--cluster-port", str(self.bus), "--cluster-node-timeout", "2000"]
+                words += ["--tls-cluster", "yes"] if self.tls else []
         else:
             path = Path(self.folder.name, "sentinel.conf")
             path.write_text(self.sentinel, encoding="utf-8")
             words = [str(path), *words, "--sentinel"]
         self.process = subprocess.Popen([SERVER, *words], stdout=subprocess.DEVNULL)
-        self.connection = redis.Redis(port=self.port)
+        self.connection = redis.Redis(host="127.0.0.1", port=self.port, **(self.tls.options if self.tls else {}))
         wait_until(self._answers)
 
     def _answers(self) -> Any:
@@ -122,8 +159,8 @@ class Server:
 class Cluster:
     """Three primaries."""
 
-    def __init__(self) -> None:
-        self.servers = [Server(cluster=True) for _ in range(3)]
+    def __init__(self, tls: Certificates | None = None) -> None:
+        self.servers = [Server(cluster=True, tls=tls) for _ in range(3)]
         first, *others = self.servers
         for number, server in enumerate(self.servers):
             slots = range(number * 16384 // 3, (number + 1) * 16384 // 3)
@@ -152,16 +189,16 @@ class Cluster:
 class Replicated:
     """A primary, a replica, and three Sentinels that watch them."""
 
-    def __init__(self) -> None:
-        self.primary = Server()
-        self.replica = Server("--replicaof", "127.0.0.1", str(self.primary.port))
+    def __init__(self, tls: Certificates | None = None) -> None:
+        self.primary = Server(tls=tls)
+        self.replica = Server("--replicaof", "127.0.0.1", str(self.primary.port), tls=tls)
         wait_until(lambda: self.replica.connection.info("replication")["master_link_status"] == "up")
         text = (
             f"sentinel monitor main 127.0.0.1 {self.primary.port} 2\n"
             "sentinel down-after-milliseconds main 1000\n"
             "sentinel failover-timeout main 5000\n"
         )
-        self.sentinels = [Server(sentinel=text) for _ in range(3)]
+        self.sentinels = [Server(sentinel=text, tls=tls) for _ in range(3)]
         for server in self.sentinels:
             wait_until(partial(self._knows_all, server))
 

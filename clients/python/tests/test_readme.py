@@ -63,6 +63,12 @@ def test_flask_limiter(server: Server) -> None:
     assert server.calls() == {"RL.SLIDING": 6}
 
 
+def test_several_limits(server: Server) -> None:
+    client = run("flask-limiter 2", server)["app"].test_client()
+    assert [client.get("/").status_code for _ in range(6)] == [200] * 5 + [429]
+    assert server.calls() == {"RL.MULTI": 6}
+
+
 def test_slowapi(server: Server) -> None:
     with TestClient(run("slowapi", server)["app"]) as client:
         assert [client.get("/").status_code for _ in range(6)] == [200] * 5 + [429]
@@ -151,6 +157,12 @@ def fresh(heading: str, server: Server) -> dict[str, Any]:
 def test_a_fresh_flask_application(server: Server) -> None:
     client = fresh("flask-limiter", server)["app"].test_client()
     assert [client.get("/").status_code for _ in range(6)] == [200] * 5 + [429]
+
+
+def test_a_fresh_flask_application_with_several_limits(server: Server) -> None:
+    client = fresh("flask-limiter with several limits", server)["app"].test_client()
+    assert [client.get("/").status_code for _ in range(6)] == [200] * 5 + [429]
+    assert server.calls() == {"RL.MULTI": 6}
 
 
 def test_a_fresh_fastapi_application(server: Server) -> None:

@@ -156,7 +156,7 @@ impl State {
 
     async fn ask_group(&self, group: Group, deadline: Instant) -> Replies {
         let Group { node, positions, commands } = group;
-        match node.ask(&commands, deadline).await {
+        match node.ask(commands.clone(), deadline).await {
             Err(reason) => {
                 self.stale.notify_one();
                 positions.into_iter().map(|position| (position, Err(reason))).collect()
@@ -197,13 +197,15 @@ impl State {
                 Some("TRYAGAIN") if Instant::now() + MOVING < deadline => sleep(MOVING).await,
                 _ => break,
             }
-            reply = node.ask(&commands, deadline).await?.pop().ok_or(Reason::Connection)?;
+            reply = node.ask(commands, deadline).await?.pop().ok_or(Reason::Connection)?;
         }
         Ok(reply)
     }
 
     fn redirected(&self, from: &Node, error: &RedisError) -> Result<Arc<Node>, Reason> {
-        let (host, port) = error.redirect_node().ok_or(Reason::Connection)?;
+        let (address, _slot) = error.redirect_node().ok_or(Reason::Connection)?;
+        let (host, port) = address.rsplit_once(':').ok_or(Reason::Connection)?;
+        let port = port.parse().map_err(|_| Reason::Connection)?;
         // Without a host it is the one that we know.
         let known = || from.target().as_node().map(|(host, _)| host.clone()).unwrap_or_default();
         let host = if host.is_empty() { known() } else { host.to_owned() };
@@ -243,7 +245,7 @@ impl State {
         let mut command = redis::cmd("CLUSTER");
         command.arg("SLOTS");
         for node in nodes.iter().filter(|node| !node.is_open()) {
-            let reply = node.ask(&[command.clone()], Instant::now() + self.timeout).await;
+            let reply = node.ask(vec![command.clone()], Instant::now() + self.timeout).await;
             let host = node.target().as_node().map(|(host, _)| host.as_str()).unwrap_or_default();
             if let Some(slots) = reply
                 .ok()

@@ -12,6 +12,7 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ErrorKind, IntoConnectionInfo, ProtocolVersion,
     PushInfo, PushKind, RedisConnectionInfo, RedisResult, TlsCertificates, TlsMode,
 };
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tokio::sync::Notify;
 
 use super::node::QUEUE;
@@ -35,8 +36,12 @@ pub(super) struct Tls {
 
 impl Tls {
     /// Whether the certificates can be used.
-    pub(super) fn check(&self) -> RedisResult<()> {
-        self.address((String::new(), 0)).map(drop)
+    pub(super) fn check(&self) -> Result<(), String> {
+        // The crate would trust nobody then, and say so only by every connection that fails.
+        if self.ca.as_ref().is_some_and(|ca| CertificateDer::pem_slice_iter(ca).next().is_none()) {
+            return Err("there is none".into());
+        }
+        self.address((String::new(), 0)).map(drop).map_err(|error| error.to_string())
     }
 
     fn certificates(&self) -> Option<TlsCertificates> {
@@ -48,6 +53,8 @@ impl Tls {
         if !self.on {
             return Ok(ConnectionAddr::Tcp(host, port));
         }
+        // A program that has chosen another keeps it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let address = ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None };
         match self.certificates() {
             Some(certificates) => Client::build_with_tls(address, certificates)

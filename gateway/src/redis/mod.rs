@@ -7,11 +7,13 @@
 //!
 //! - [`url`]: where the server is, as users write it.
 //! - `connect`: one connection, to whoever is the right server now.
+//! - `batch`: what waits at the same time is sent together.
 //! - `node`: the connection that all requests share, and whether it can be used: the circuit breaker.
 //! - `cluster`: which slot is whose, and redirections.
 //!
 //! A command is sent once. It is sent again only if the server said that it did not run it.
 
+mod batch;
 mod cluster;
 mod connect;
 mod node;
@@ -122,8 +124,8 @@ impl Store {
     pub async fn ask(&self, asks: Vec<Ask>) -> Result<Vec<RedisResult<Value>>, Unasked> {
         let replies = match &self.0 {
             Kind::One(node, timeout) => {
-                let commands: Vec<Cmd> = asks.into_iter().map(|ask| ask.command).collect();
-                node.ask(&commands, Instant::now() + *timeout).await
+                let commands = asks.into_iter().map(|ask| ask.command).collect();
+                node.ask(commands, Instant::now() + *timeout).await
             }
             Kind::Cluster(cluster) => cluster.ask(asks).await,
         };

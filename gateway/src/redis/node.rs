@@ -10,9 +10,6 @@
 //! The breaker is closed while there is a connection in use: to open it is to put the connection away. So what comes late
 //! comes on a connection that nobody asks on any more. Those who wait on it already may still be answered there.
 //!
-//! Requests need no batches of their own: the connection's task writes whatever waits at that moment at once, so there are the more
-//! in one write the more there are. It answers in their order.
-//!
 //! The probe is `RL.REFUND key 0`: it writes nothing, and yet shows that the server is there, has the module, has loaded
 //! its data and takes writes.
 
@@ -21,14 +18,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use redis::aio::MultiplexedConnection;
-use redis::{Cmd, Pipeline, RedisResult, ServerError, Value};
+use redis::{Cmd, RedisResult, ServerError, Value};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tracing::{info, warn};
 
 use super::Reason;
+use super::batch::Batches;
 use super::connect::{NAME, PATIENCE, Target};
 
 /// Most commands that wait for their answers: what the fastest server answers in a quarter of a second or so.
@@ -60,7 +57,7 @@ struct State {
 }
 
 struct Live {
-    connection: MultiplexedConnection,
+    batches: Batches,
     /// Notified when the server or the network ends the connection.
     gone: Arc<Notify>,
 }
@@ -101,9 +98,12 @@ impl Node {
     /// Sends commands together and waits for the replies of all.
     pub(super) async fn ask(
         &self,
-        commands: &[Cmd],
+        commands: Vec<Cmd>,
         deadline: Instant,
     ) -> Result<Vec<RedisResult<Value>>, Reason> {
+        if commands.is_empty() {
+            return Ok(vec![]);
+        }
         let state = &*self.state;
         let live = match state.live.load_full() {
             Some(live) => live,
@@ -111,7 +111,7 @@ impl Node {
         };
         let _place = state.queue(commands.len()).ok_or(Reason::Busy)?;
         let sent = Instant::now();
-        match timeout_at(deadline, live.send(commands)).await {
+        match timeout_at(deadline, live.batches.send(commands)).await {
             Ok(Ok(values)) => state.judge(&live, values),
             Ok(Err(error)) => {
                 state.open(&live, &error.to_string());
@@ -134,7 +134,11 @@ impl State {
         if *self.tried.borrow() {
             return None;
         }
-        timeout_at(deadline, self.tried.subscribe().wait_for(|tried| *tried)).await.ok()?.ok()?;
+        let mut tried = self.tried.subscribe();
+        if timeout_at(deadline, tried.wait_for(|tried| *tried)).await.is_err() {
+            // Others do not wait for it once more.
+            self.tried.send_replace(true);
+        }
         self.live.load_full()
     }
 
@@ -162,7 +166,7 @@ impl State {
             value => Ok(value),
         });
         let replies = replies.collect();
-        if unserved == all && all > 0 { Err(Reason::Connection) } else { Ok(replies) }
+        if unserved == all { Err(Reason::Connection) } else { Ok(replies) }
     }
 
     /// Whether an error says that the server cannot serve any request now, and why. All of these were not executed.
@@ -232,11 +236,11 @@ impl State {
             .await
             .map_err(|_| format!("no connection within {PATIENCE:?}"))?
             .map_err(|error| error.to_string())?;
-        let live = Arc::new(Live { connection, gone });
+        let live = Arc::new(Live { batches: Batches::start(connection), gone });
         // Those who may not give themselves a name have none.
         let mut name = redis::cmd("CLIENT");
         name.arg("SETNAME").arg(NAME);
-        timeout(PATIENCE, live.send(&[name]))
+        timeout(PATIENCE, live.batches.send(vec![name]))
             .await
             .map_err(|_| format!("no answer within {PATIENCE:?}"))?
             .map_err(|error| error.to_string())?;
@@ -262,30 +266,13 @@ impl State {
     async fn probe(&self, live: &Live) -> Result<(), String> {
         let mut command = redis::cmd("RL.REFUND");
         command.arg(PROBE_KEY).arg(0);
-        let replies = timeout(self.timeout, live.send(&[command]))
+        let replies = timeout(self.timeout, live.batches.send(vec![command]))
             .await
             .map_err(|_| format!("no answer within {:?}", self.timeout))?
             .map_err(|error| error.to_string())?;
         match replies.as_slice() {
             [Value::ServerError(error)] => self.trouble(error).map_or(Ok(()), Err),
             _ => Ok(()),
-        }
-    }
-}
-
-impl Live {
-    async fn send(&self, commands: &[Cmd]) -> RedisResult<Vec<Value>> {
-        let mut connection = self.connection.clone();
-        match commands {
-            [] => Ok(vec![]),
-            [command] => Ok(vec![connection.send_packed_command(command).await?]),
-            commands => {
-                let mut pipeline = Pipeline::with_capacity(commands.len());
-                for command in commands {
-                    pipeline.add_command(command.clone());
-                }
-                connection.send_packed_commands(&pipeline, 0, commands.len()).await
-            }
         }
     }
 }

@@ -299,6 +299,7 @@ mod tests {
             ("redis://h?ca=/x", "ca is for TLS"),
             ("redis://h?sentinel-user=x", "are for sentinels"),
             ("rediss://h?ca=/nowhere", "/nowhere cannot be read"),
+            ("rediss://h?ca=/dev/null", "not understood: there is none"),
             ("redis+sentinel://a", "NAME of the master"),
             ("redis+sentinel://a,,b/m", "is empty"),
             ("redis+cluster://a/1", "no database but 0"),

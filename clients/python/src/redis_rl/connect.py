@@ -15,6 +15,8 @@ from urllib.parse import unquote, urlsplit
 TIMEOUT = 0.05
 """Seconds that a request waits for the server."""
 
+_SPOKEN = ("ssl", "username", "password")
+
 
 def library(scheme: str, implementation: str | None = None) -> str:
     """The package for a URL: valkey for valkey URLs, or else redis if it is installed."""
@@ -29,7 +31,8 @@ def connect(url: str, *, timeout: float = TIMEOUT, implementation: str | None = 
     """A connection to `redis://host:port/db`, `rediss://`, `redis+sentinel://host:port,host:port/service`,
     `redis+cluster://host:port,host:port` (`rediss+...` with TLS), or the same of valkey.
 
-    `options` go to the library's own class.
+    `options` go to the library's own class. A name, a password and TLS are for the Sentinels, too, unless
+    `sentinel_kwargs` say otherwise.
     """
     return _connect(url, "", timeout, implementation, options)
 
@@ -52,6 +55,8 @@ def _connect(url: str, part: str, timeout: float, implementation: str | None, op
     secure = base in ("rediss", "valkeys")
     if way in ("", "unix"):
         scheme = "unix" if way else f"{name}s" if secure else name
+        if pool := options.get("connection_pool"):
+            return getattr(_module(name, part), kind)(connection_pool=pool)
         return getattr(_module(name, part), kind).from_url(parts._replace(scheme=scheme).geturl(), **options)
     if parts.username:
         options.setdefault("username", unquote(parts.username))
@@ -65,8 +70,12 @@ def _connect(url: str, part: str, timeout: float, implementation: str | None, op
         if db:
             options.setdefault("db", int(db))
         service = options.pop("service_name", None) or service
-        given = options.pop("sentinel_kwargs", {})
-        common = {"socket_timeout": timeout, "socket_connect_timeout": timeout, **given}
+        # Whoever reads from replicas in another library need not take this out.
+        options.pop("use_replicas", None)
+        common = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+        # The Sentinels are spoken to as the server is, unless `sentinel_kwargs` say otherwise.
+        common |= {option: value for option, value in options.items() if option.startswith(_SPOKEN)}
+        common |= options.pop("sentinel_kwargs", None) or {}
         sentinel = _module(name, f"{part}.sentinel").Sentinel(hosts, sentinel_kwargs=common, **options)
         return sentinel.master_for(service)
     if way == "cluster":

@@ -18,6 +18,9 @@ import math
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import lru_cache
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import limits.aio.storage as aio
@@ -35,6 +38,7 @@ from .connect import TIMEOUT, connect, connect_async
 from .decision import Decision, MultiDecision
 from .denials import DenialCache
 from .rule import Rule
+from .together import MOST, Hit, Together, answer
 
 T = TypeVar("T")
 Kind = Literal["fixed", "moving", "sliding", "token", "leaky"]
@@ -57,6 +61,7 @@ def _exceptions() -> tuple[type[Exception], ...]:
 _EXCEPTIONS = _exceptions()
 
 
+@lru_cache(maxsize=1024)
 def rule(kind: Kind, amount: int, expiry: int) -> Rule:
     """The rule that a strategy of the library is."""
     if kind == "fixed":
@@ -117,10 +122,14 @@ class _Shared:
         return StorageError(error) if wrap else error
 
     def _key(self, kind: Kind, key: str) -> str:
-        # One slot for all strategies of a key, so that one command clears it; none of them meets another's limiter.
+        # One slot for all limits of a client and all strategies, so that one command decides or clears several; none of
+        # them meets another's limiter. The library's keys end in the three parts of a limit.
         for character in "%{}":
             key = key.replace(character, f"%{ord(character):02X}")
-        return f"{self.key_prefix}:{{{key}}}:{kind}"
+        client, *limit = key.rsplit("/", 3)
+        if len(limit) < 3 or not client:
+            client, limit = key, []
+        return f"{self.key_prefix}:{{{client}}}{''.join(f'/{part}' for part in limit)}:{kind}"
 
     def _keys(self, key: str) -> list[str]:
         return [self._key(kind, key) for kind in KINDS]
@@ -128,9 +137,16 @@ class _Shared:
     def _pattern(self) -> str:
         return "".join(f"\\{letter}" if letter in "*?[]\\" else letter for letter in self.key_prefix) + ":{*"
 
-    def _denied(self, name: str, cost: int) -> Decision | None:
+    def _denied(self, name: str, cost: int, names: Sequence[str] = ()) -> MultiDecision | None:
+        """The denial that is remembered under a name, of these keys. It serves the stats, too."""
         found = self._denials.get(name, cost, time.monotonic())
-        return None if found is None else found.limits[0]
+        if found is not None:
+            self._reply(names or [name], found)
+        return found
+
+    def _reply(self, names: Sequence[str], decision: MultiDecision) -> None:
+        for name, limit in zip(names, decision.limits, strict=True):
+            self._replies.put(name, limit)
 
     def _took(self, name: str, cost: int, decision: Decision, sent: float) -> Decision:
         self._replies.put(name, decision)
@@ -145,10 +161,8 @@ class _Shared:
     def _forget(self, key: str | None) -> None:
         names = None if key is None else self._keys(key)
         self._replies.forget(names)
-        if names is None:
-            self._denials.forget()
-        for name in names or ():
-            self._denials.forget(name)
+        # All of them, for a denial of several limits is remembered under none of their names.
+        self._denials.forget()
 
 
 def _used(decision: Decision | None) -> int:
@@ -205,10 +219,29 @@ class RedisRLStorage(_Shared, Storage, MovingWindowSupport, SlidingWindowCounter
         """Takes `cost` units of `amount` per `expiry` seconds."""
         name = self._key(kind, key)
         if (denied := self._denied(name, cost)) is not None:
-            return denied
+            return denied.limits[0]
         sent = time.monotonic()
         decision = self._run(commands.decide(name, rule(kind, amount, expiry), cost=cost))
         return self._took(name, cost, decision, sent)
+
+    def take_all(self, kind: Kind, asked: Sequence[tuple[str, int, int, int]]) -> MultiDecision:
+        """Takes from several limits or from none: key, amount, seconds and cost of each. One slot in a cluster."""
+        names = [self._key(kind, key) for key, _, _, _ in asked]
+        limits = [(name, rule(kind, *rest[:2]).costing(rest[2])) for name, (_, *rest) in zip(names, asked, strict=True)]
+        joint = "\n".join(f"{limit.cost} {name}" for name, limit in limits)
+        if (denied := self._denied(joint, 1, names)) is not None:
+            return denied
+        sent = time.monotonic()
+        decision = self._run(commands.multi(limits))
+        self._reply(names, decision)
+        self._denials.add(joint, 1, decision, sent)
+        return decision
+
+    def can_take_all(self, kind: Kind, keys: Sequence[str]) -> bool:
+        """Whether one command can decide these keys."""
+        names = {self._key(kind, key) for key in keys}
+        slot = getattr(self.storage, "keyslot", lambda name: 0)
+        return len(names) == len(keys) <= MOST and len({slot(name) for name in names}) == 1
 
     def look(self, kind: Kind, key: str, *, fresh: bool = False, cost: int = 1) -> Decision | None:
         """What is there, without taking anything; None if nothing is in use."""
@@ -312,7 +345,7 @@ class AsyncRedisRLStorage(_Shared, aio.Storage, aio.MovingWindowSupport, aio.Sli
         """Takes `cost` units of `amount` per `expiry` seconds."""
         name = self._key(kind, key)
         if (denied := self._denied(name, cost)) is not None:
-            return denied
+            return denied.limits[0]
         sent = time.monotonic()
         decision = await self._run(commands.decide(name, rule(kind, amount, expiry), cost=cost))
         return self._took(name, cost, decision, sent)
@@ -404,7 +437,10 @@ class _Native(strategies.RateLimiter):
         """Takes `cost` units."""
         if not isinstance(self.storage, RedisRLStorage):
             return super().hit(item, *identifiers, cost=cost)  # type: ignore[safe-super]
-        decision = self.storage.take(self.KIND, item.key_for(*identifiers), item.amount, item.get_expiry(), cost)
+        key = item.key_for(*identifiers)
+        if (answered := answer(key, tests=False)) is not None:
+            return answered
+        decision = self.storage.take(self.KIND, key, item.amount, item.get_expiry(), cost)
         if self.KIND == "leaky" and decision.allowed and decision.wait:
             time.sleep(decision.wait)
         return decision.allowed
@@ -413,7 +449,10 @@ class _Native(strategies.RateLimiter):
         """Whether `cost` units would be granted; takes nothing."""
         if not isinstance(self.storage, RedisRLStorage):
             return super().test(item, *identifiers, cost=cost)  # type: ignore[safe-super]
-        found = self.storage.look(self.KIND, item.key_for(*identifiers), fresh=True, cost=cost)
+        key = item.key_for(*identifiers)
+        if (answered := answer(key, tests=True)) is not None:
+            return answered
+        found = self.storage.look(self.KIND, key, fresh=True, cost=cost)
         return cost <= item.amount if found is None else found.allowed
 
     def get_window_stats(self, item: RateLimitItem, *identifiers: str) -> WindowStats:
@@ -421,6 +460,15 @@ class _Native(strategies.RateLimiter):
         if not isinstance(self.storage, RedisRLStorage):
             return super().get_window_stats(item, *identifiers)  # type: ignore[safe-super]
         return _stats(self.storage.look(self.KIND, item.key_for(*identifiers)), item.amount)
+
+
+def together(strategy: object, hits: Sequence[Hit]) -> AbstractContextManager[None]:
+    """Within this, these limits are decided in one command, if the storage is ours and one command can."""
+    if len(hits) > 1 and isinstance(strategy, _Native) and isinstance(strategy.storage, RedisRLStorage):
+        storage = strategy.storage
+        if storage.can_take_all(strategy.KIND, [hit.key for hit in hits]):
+            return Together(storage, strategy.KIND, hits).announced()
+    return contextlib.nullcontext()
 
 
 class FixedWindow(_Native, strategies.FixedWindowRateLimiter):

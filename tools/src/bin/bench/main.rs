@@ -1,9 +1,11 @@
-//! Measures the module on a real server: `make bench`, `make bench-memory`, `make bench-instructions`, `make check-instructions`.
+//! Measures the module on a real server: `make bench`, `make bench-memory`, `make bench-leases`, `make bench-clients`,
+//! `make bench-instructions`, `make check-instructions`.
 //!
 //! ```text
 //! throughput     requests a second and latencies, by redis-benchmark        throughput.rs, redis_benchmark.rs, replica.rs, results.rs, chart.rs
 //! memory         bytes of a key                                             memory.rs
 //! leases         pairs of RL.ACQUIRE and RL.RELEASE, bytes of a lease       leases.rs
+//! clients        what clients/*/bench.sh have measured, into the page       clients.rs
 //! instructions   of one command, by callgrind, and the guard over them      instructions.rs, callgrind.rs
 //! ```
 //!
@@ -22,6 +24,7 @@ use clap::{Parser, Subcommand};
 
 mod callgrind;
 mod chart;
+mod clients;
 mod instructions;
 mod leases;
 mod machine;
@@ -56,6 +59,8 @@ enum What {
     Memory(memory::Options),
     /// Pairs of RL.ACQUIRE and RL.RELEASE a second, and bytes of a lease.
     Leases(leases::Options),
+    /// Puts the tables that clients/*/bench.sh print, on standard input, into the page.
+    Clients,
     /// Instructions of one command, by callgrind.
     Instructions(instructions::Options),
 }
@@ -75,6 +80,7 @@ fn run(options: &Options) -> Result<()> {
         What::Throughput(throughput) => throughput::bench(throughput, &options.out),
         What::Memory(memory) => memory::run(memory, &options.out),
         What::Leases(leases) => leases::run(leases, &options.out),
+        What::Clients => clients::run(&options.out),
         What::Instructions(instructions) => instructions::run(instructions, &options.out),
     }
 }
