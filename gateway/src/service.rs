@@ -154,18 +154,18 @@ impl Service {
             plan.read(self.store.ask(asks).await?)?;
         }
         self.meters.asked(began.elapsed());
-        self.remember(plan);
+        self.remember(plan, began);
         Ok(())
     }
 
-    fn remember(&self, plan: &Plan) {
-        let now = Instant::now();
+    /// `asked` is before the server decided: so nothing is remembered longer than the server would deny it.
+    fn remember(&self, plan: &Plan, asked: Instant) {
         for (row, cost) in plan.takes() {
             let Some(verdict) = row.verdict.filter(|verdict| !verdict.allowed) else { continue };
             if row.limit.as_ref().is_some_and(|limit| {
                 is_steady(limit.algorithm, limit.block.map(|block| block.after))
             }) {
-                self.denials.remember(row.key.as_bytes(), cost, verdict, now);
+                self.denials.remember(row.key.as_bytes(), cost, verdict, asked);
             }
         }
         for row in plan.rows.iter().filter(|row| row.action == Action::Give) {
