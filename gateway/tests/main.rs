@@ -17,6 +17,7 @@ mod descriptors;
 mod envoy;
 mod limits;
 mod nginx;
+mod page;
 mod program;
 mod proxies;
 mod sentinel;
