@@ -28,8 +28,8 @@ MODULE := $(TARGET)/release/$(LIBRARY)
 WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
 
 .NOTPARALLEL:
-.PHONY: help setup build run test test-unit test-server test-tools test-clients test-metrics test-servers test-upgrade test-long test-valgrind test-fresh replay \
-        plots bench bench-memory bench-leases bench-clients bench-instructions check-instructions cluster cluster-stop lint fmt install clean
+.PHONY: help setup build run test test-unit test-server test-tools test-clients test-metrics test-gateway test-servers test-upgrade test-long test-valgrind test-fresh replay \
+        plots bench bench-memory bench-leases bench-clients bench-gateway bench-instructions check-instructions cluster cluster-stop lint fmt install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -64,6 +64,11 @@ test-clients: build ## test the clients for Python and Node.js, with the framewo
 test-metrics: setup ## test what Prometheus sees, with its stock exporter for Redis, and the alerts, with promtool
 	@scripts/setup metrics
 	$(WITH_SERVER) cargo test --test server metrics::
+
+test-gateway: setup ## test the gateway: by itself, and behind Envoy, Caddy, Traefik and nginx, which it fetches
+	@scripts/setup gateway
+	cargo build
+	$(WITH_SERVER) cargo test --package redis-rl-gateway
 
 test-servers: setup ## run the server tests on the installed server, Redis 8.2.3 and Valkey 9.1.2 (SERVERS='redis valkey': on these)
 	@scripts/test-servers $(SERVERS)
@@ -102,6 +107,9 @@ bench-leases: setup ## leases beside a sorted set in Lua, on the installed serve
 bench-clients: build ## the stores of the clients for Python and Node.js beside the libraries' own: round trips, bytes, speed, faults
 	@scripts/setup clients
 	@$(WITH_SERVER) scripts/bench-clients "$(MODULE)"
+
+bench-gateway: build ## how many requests a second does the gateway decide, and how long does it take? (ROUNDS=n)
+	@scripts/bench gateway $(MEASURED)
 
 bench-instructions: setup ## how many instructions does a command take? (CELL=..., SERVERS=...: as above)
 	@scripts/bench instructions $(MEASURED)

@@ -11,10 +11,17 @@
     reason = "a test fails by a panic"
 )]
 
+mod caddy;
 mod cluster;
 mod descriptors;
+mod envoy;
+mod limits;
+mod nginx;
+mod program;
+mod proxies;
 mod sentinel;
 #[path = "../../tests/server.rs"]
 mod server;
 mod store;
 mod store_speed;
+mod traefik;

@@ -69,45 +69,55 @@ fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Which core is the servers' alone: the other is this program's, and redis-benchmark's.
+/// Which core is that of what is measured alone: the other is this program's, and that of the load.
 pub struct Pinning {
-    server: Option<usize>,
+    measured: Option<usize>,
     pub line: String,
 }
 
 impl Pinning {
-    /// Binds this program, and with it those that it starts, to a core of their own.
-    pub fn bind() -> Self {
+    /// Binds this program, and with it those that it starts, to a core of their own. The names of what is on the one core, and
+    /// on the other, are for the page.
+    pub fn bind(measured: &str, load: &str) -> Self {
         let unpinned =
-            |why: &str| Self { server: None, line: format!("not pinned to cores: {why}") };
+            |why: &str| Self { measured: None, line: format!("not pinned to cores: {why}") };
         if !has("taskset") {
             return unpinned("there is no taskset");
         }
         let cores = allowed_cores();
-        let Some((&server, others)) = cores.split_first() else {
+        let Some((&first, others)) = cores.split_first() else {
             return unpinned("the cores are not known");
         };
         // Two threads of one core would take turns.
-        let siblings = siblings(server);
+        let siblings = siblings(first);
         let Some(ours) = others.iter().find(|core| !siblings.contains(core)) else {
             return unpinned("there is no second core");
         };
         let pid = std::process::id().to_string();
         match output(Command::new("taskset").args(["-a", "-c", "-p", &ours.to_string(), &pid])) {
             Ok(_) => Self {
-                server: Some(server),
-                line: format!("the server on core {server}, redis-benchmark on core {ours}"),
+                measured: Some(first),
+                line: format!("{measured} on core {first}, {load} on core {ours}"),
             },
             Err(_) => unpinned("taskset fails"),
         }
     }
 
-    /// Starts a server on the servers' core.
+    /// Starts a server that is measured.
     pub fn start(&self, builder: Builder) -> Result<Server> {
-        match self.server {
+        match self.measured {
             Some(core) => builder.under(["taskset", "-c", &core.to_string()]).start(),
             None => builder.start(),
         }
+    }
+
+    /// Another program that is measured.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(if self.measured.is_some() { "taskset" } else { program });
+        if let Some(core) = self.measured {
+            command.args(["-c", &core.to_string(), program]);
+        }
+        command
     }
 }
 

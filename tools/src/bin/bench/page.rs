@@ -30,10 +30,11 @@ All figures are measured, none is estimated. Measure them on your own machine:
     make bench-memory         # bytes per key
     make bench-leases         # leases beside a sorted set in Lua
     make bench-clients        # the clients' stores beside the libraries' own
+    make bench-gateway        # the gateway: decisions a second, and the time that it adds
     make bench-instructions   # instructions per command
 
 Each but bench-clients takes `SERVERS='installed redis valkey'`, or some of these. What is measured, and how, is told in the head of each file in
-`tools/src/bin/bench/`; the commands stand in `workload.rs`, the Lua scripts in `lua/`.
+`tools/src/bin/bench/` and `gateway/benches/load/`; the commands stand in `workload.rs`, the Lua scripts in `lua/`.
 ";
 
 /// A kind of figures: the name of its blocks, its heading, and how it is measured.
@@ -96,7 +97,17 @@ takes most of the time; over a network each round trip adds its latency. \"Most 
 waits for the edge of a window, under a limit of 10. \"Charged\" is what a refused request costs. The versions of the libraries are those of \
 `clients/python/requirements.txt` and `clients/node/package-lock.json`.",
 };
-const PARTS: [Part; 6] = [THROUGHPUT, LATENCY, MEMORY, LEASES, CLIENTS, INSTRUCTIONS];
+pub const GATEWAY: Part = Part {
+    name: "gateway",
+    heading: "Gateway",
+    method: "\
+The gateway has one thread and a core for itself; the server and the load share another one. Requests are Envoy's, by gRPC. Rates are \
+of a closed loop: each request is followed by the next as soon as it is answered. Latencies are of an open loop at half the rate of one \
+limit: requests are sent when they are due, a few every 200 µs, to the server itself (the same RL.MULTI) and to the gateway in turns. \
+Denials from memory are of one user who is over his limit; the server's counters are asked afterwards whether it has heard of him. \
+What stands here are medians over the rounds.",
+};
+const PARTS: [Part; 7] = [THROUGHPUT, LATENCY, MEMORY, LEASES, CLIENTS, GATEWAY, INSTRUCTIONS];
 
 /// The blocks of a page, by kind and server.
 type Blocks = BTreeMap<(String, String), String>;

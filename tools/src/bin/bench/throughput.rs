@@ -106,7 +106,7 @@ pub fn bench(options: &Options, out: &Path) -> Result<()> {
         ensure!(cell.is_file(), "CELL is {}, which is no file", cell.display());
     }
     let build = Build::under_test()?;
-    let pinning = Pinning::bind();
+    let pinning = Pinning::bind("the server", "redis-benchmark");
     println!("{}, {}", build.name, pinning.line);
     let mut points = points(options);
     let progress = ProgressBar::new(u64::from(options.rounds) * points.len() as u64)

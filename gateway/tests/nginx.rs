@@ -1,0 +1,20 @@
+//! nginx, with `gateway/examples/nginx.conf`.
+
+use crate::limits;
+use crate::proxies::{NGINX, Site};
+
+#[tokio::test]
+async fn limits_hold_behind_nginx() {
+    let Some(site) = Site::start(NGINX).await else { return };
+    limits::hold(&site).await;
+}
+
+#[tokio::test]
+async fn nginx_without_redis_or_a_gateway() {
+    limits::without(NGINX, 200).await;
+}
+
+#[tokio::test]
+async fn nginx_closed_without_redis() {
+    limits::closed_without_redis(NGINX).await;
+}
