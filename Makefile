@@ -28,7 +28,7 @@ MODULE := $(TARGET)/release/$(LIBRARY)
 WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
 
 .NOTPARALLEL:
-.PHONY: help setup build run test test-unit test-server test-tools test-clients test-metrics test-gateway test-servers test-upgrade test-long test-valgrind test-fresh replay \
+.PHONY: help setup build run gateway test test-unit test-server test-tools test-clients test-metrics test-gateway test-servers test-upgrade test-long test-valgrind test-fresh replay \
         plots bench bench-memory bench-leases bench-clients bench-gateway bench-instructions check-instructions cluster cluster-stop lint fmt install clean
 
 help: ## list the targets
@@ -42,6 +42,10 @@ build: setup ## build the module: target/release/libredis_rl.so
 
 run: build ## start a server with the module on port 6379, or the next free one (PORT=n: exactly that one)
 	@scripts/run "$(MODULE)"
+
+gateway: build ## start a server with the module and the gateway before it, and say which curl is limited
+	cargo build --release --package redis-rl-gateway
+	@scripts/gateway "$(MODULE)" "$(TARGET)/release/redis-rl-gateway"
 
 test: setup test-unit test-server test-tools ## run all the tests
 

@@ -320,7 +320,10 @@ fn the_node_applications_are_those_that_its_tests_run() {
     let shown: Vec<&str> = node.split("```").skip(1).step_by(2).collect();
     assert!(shown.len() >= 7, "the page shows {} blocks", shown.len());
     for block in shown {
-        assert!(own.contains(&format!("```{block}```")), "clients/node/README.md has not:\n{block}");
+        assert!(
+            own.contains(&format!("```{block}```")),
+            "clients/node/README.md has not:\n{block}"
+        );
     }
 }
 
