@@ -29,7 +29,7 @@ WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
 
 .NOTPARALLEL:
 .PHONY: help setup build run test test-unit test-server test-tools test-clients test-metrics test-servers test-upgrade test-long test-valgrind test-fresh replay \
-        plots bench bench-memory bench-leases bench-instructions check-instructions cluster cluster-stop lint fmt install clean
+        plots bench bench-memory bench-leases bench-instructions check-instructions cluster cluster-stop lint fmt install release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -45,8 +45,8 @@ run: build ## start a server with the module on port 6379, or the next free one 
 
 test: setup test-unit test-server test-tools ## run all the tests
 
-test-unit: setup ## run the unit and property tests, which need no server
-	cargo test --lib --test setup
+test-unit: setup ## run the unit and property tests, which need no server, and those of setup and release
+	cargo test --lib --test setup --test release
 
 test-server: setup ## run the server tests on the installed server, or on the one that RL_SERVER names
 	@scripts/setup test
@@ -111,9 +111,10 @@ cluster: build ## start a cluster of three primaries and three replicas with the
 cluster-stop: ## stop that cluster
 	@scripts/cluster stop
 
-lint: setup ## check the formatting, and run clippy; ruff and mypy on the Python client, eslint and tsc on that for Node.js
+lint: setup ## check the formatting and versions, and run clippy; ruff and mypy on the Python client, eslint and tsc on that for Node.js
 	@scripts/setup lint
 	@scripts/setup clients
+	scripts/version check
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	@for lint in clients/python/lint.sh clients/node/lint.sh; do \
@@ -130,6 +131,9 @@ install: ## copy the built module into the server's module folder (MODULEDIR=dir
 	install -m 755 "$(MODULE)" "$(DESTDIR)$(MODULEDIR)/$(LIBRARY)"
 	@echo "Add this line to the server's configuration and restart it:"
 	@echo "    loadmodule $(MODULEDIR)/$(LIBRARY)"
+
+release: ## commit and tag VERSION=x.y.z here, with the version set everywhere
+	@scripts/release "$(VERSION)"
 
 clean: cluster-stop ## remove everything that was built or fetched
 	cargo clean
