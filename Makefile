@@ -111,11 +111,12 @@ cluster: build ## start a cluster of three primaries and three replicas with the
 cluster-stop: ## stop that cluster
 	@scripts/cluster stop
 
-lint: setup ## check the formatting and versions, and run clippy; ruff and mypy on the Python client, eslint and tsc on that for Node.js
+lint: setup ## check the formatting, versions and dependencies, and run clippy; ruff, mypy, eslint, tsc on the clients
 	@scripts/setup lint
 	@scripts/setup clients
 	scripts/version check
 	cargo fmt --all --check
+	scripts/lint-dependencies
 	cargo clippy --workspace --all-targets -- -D warnings
 	@for lint in clients/python/lint.sh clients/node/lint.sh; do \
 	    [ ! -x "$$lint" ] || { echo "$$lint" && "$$lint"; } || exit 1; done
