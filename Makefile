@@ -28,8 +28,8 @@ MODULE := $(TARGET)/release/$(LIBRARY)
 WITH_SERVER = server=$$(scripts/server) && RL_SERVER="$$server"
 
 .NOTPARALLEL:
-.PHONY: help setup build run test test-unit test-server test-tools test-clients test-metrics test-gateway test-servers test-upgrade test-long test-valgrind test-fresh replay \
-        plots bench bench-memory bench-leases bench-clients bench-gateway bench-instructions check-instructions cluster cluster-stop lint fmt install clean
+.PHONY: help setup build run gateway test test-unit test-server test-tools test-clients test-metrics test-gateway test-servers test-upgrade test-long test-valgrind test-fresh replay \
+        plots bench bench-memory bench-leases bench-clients bench-gateway bench-instructions check-instructions cluster cluster-stop lint fmt install package test-package release clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
@@ -43,10 +43,14 @@ build: setup ## build the module: target/release/libredis_rl.so
 run: build ## start a server with the module on port 6379, or the next free one (PORT=n: exactly that one)
 	@scripts/run "$(MODULE)"
 
+gateway: build ## start a server with the module and the gateway before it, and say which curl is limited
+	cargo build --release --package redis-rl-gateway
+	@scripts/gateway "$(MODULE)" "$(TARGET)/release/redis-rl-gateway"
+
 test: setup test-unit test-server test-tools ## run all the tests
 
-test-unit: setup ## run the unit and property tests, which need no server
-	cargo test --lib --test setup
+test-unit: setup ## run the unit and property tests, which need no server, and those of setup and release
+	cargo test --lib --test setup --test release
 
 test-server: setup ## run the server tests on the installed server, or on the one that RL_SERVER names
 	@scripts/setup test
@@ -123,10 +127,13 @@ cluster: build ## start a cluster of three primaries and three replicas with the
 cluster-stop: ## stop that cluster
 	@scripts/cluster stop
 
-lint: setup ## check the formatting, and run clippy; ruff and mypy on the Python client, eslint and tsc on that for Node.js
+lint: setup ## check the formatting, versions and dependencies, and run clippy; ruff, mypy, eslint, tsc on the clients, hadolint on Dockerfiles
 	@scripts/setup lint
 	@scripts/setup clients
+	scripts/version check
 	cargo fmt --all --check
+	scripts/lint-dependencies
+	scripts/lint-dockerfiles
 	cargo clippy --workspace --all-targets -- -D warnings
 	@for lint in clients/python/lint.sh clients/node/lint.sh; do \
 	    [ ! -x "$$lint" ] || { echo "$$lint" && "$$lint"; } || exit 1; done
@@ -143,5 +150,16 @@ install: ## copy the built module into the server's module folder (MODULEDIR=dir
 	@echo "Add this line to the server's configuration and restart it:"
 	@echo "    loadmodule $(MODULEDIR)/$(LIBRARY)"
 
+package: ## make the packages, wheels and archives that users install: dist/
+	@scripts/setup && scripts/setup package
+	@scripts/package
+
+test-package: ## install, use, upgrade and purge them in fresh Debian systems, and check the files (ROOTS='bookworm trixie': in these)
+	@scripts/test-package $(ROOTS)
+
+release: ## commit and tag VERSION=x.y.z here, with the version set everywhere
+	@scripts/release "$(VERSION)"
+
 clean: cluster-stop ## remove everything that was built or fetched
 	cargo clean
+	rm -rf dist

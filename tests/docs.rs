@@ -312,6 +312,21 @@ fn the_python_programs_of_the_guide_do_what_it_says() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// The Node.js client's tests run what its own page shows. Here it must be the same.
+#[test]
+fn the_node_applications_are_those_that_its_tests_run() {
+    let (page, own) = (read("docs/clients.md"), read("clients/node/README.md"));
+    let (_, node) = page.split_once("\n## Node.js\n").unwrap();
+    let shown: Vec<&str> = node.split("```").skip(1).step_by(2).collect();
+    assert!(shown.len() >= 7, "the page shows {} blocks", shown.len());
+    for block in shown {
+        assert!(
+            own.contains(&format!("```{block}```")),
+            "clients/node/README.md has not:\n{block}"
+        );
+    }
+}
+
 #[test]
 fn every_setting_is_documented_with_its_default() {
     let server = Server::start().unwrap();

@@ -19,16 +19,9 @@ RL_VECTORS=$root/clients/vectors.json
 RL_EXAMPLES=$work/fresh/out/readme
 export RL_MODULE RL_SERVER RL_VECTORS RL_EXAMPLES
 
-# What is locked, unless it is there already.
-if ! cmp -s package-lock.json node_modules/.locked; then
-    npm ci --no-audit --no-fund --loglevel=error >&2
-    cp package-lock.json node_modules/.locked
-fi
-
 rm -rf "$work"
 mkdir -p "$work/alone" "$work/fresh/test"
-npm run --silent build
-tarball=$work/$(npm pack --silent --pack-destination "$work" --loglevel=error)
+tarball=$(./pack.sh "$work")
 
 # By itself it needs nothing: neither a framework nor a Redis client.
 echo '{ "private": true }' >"$work/alone/package.json"

@@ -222,6 +222,11 @@ impl Plan {
             .filter_map(|wanted| self.rows.get(first(wanted)).map(|row| (row, wanted.cost)))
     }
 
+    /// Whether the server has to be asked whatever is remembered: something is given back, or charged by force.
+    pub fn must_ask(&self) -> bool {
+        self.rows.iter().any(|row| matches!(row.action, Action::Give | Action::Charge))
+    }
+
     /// Denies from memory: the limiter of this key has said so, and nothing is asked.
     pub fn deny(&mut self, key: &str, verdict: Verdict) {
         for row in self.rows.iter_mut().filter(|row| row.action == Action::Take && row.key == key) {
@@ -311,8 +316,8 @@ impl Plan {
     }
 
     fn after(&self, at: usize) -> Stage {
-        let refused = self.groups.get(at).is_some_and(|group| !group.granted)
-            || self.rows.iter().any(|row| row.action == Action::Look && row.is_refused());
+        // Limits that were not asked yet refuse nothing.
+        let refused = self.refused();
         let taken = self.groups.iter().any(|group| group.granted);
         match (refused, taken) {
             (true, true) => Stage::Undo,

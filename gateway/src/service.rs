@@ -133,6 +133,9 @@ impl Service {
 
     /// Whether one of the limits has denied as much already, and its wait is not over.
     fn recall(&self, plan: &mut Plan) -> bool {
+        if plan.must_ask() {
+            return false;
+        }
         let now = Instant::now();
         let found = plan.takes().find_map(|(row, cost)| {
             self.denials
