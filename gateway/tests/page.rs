@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use crate::program::Gateway;
-use crate::proxies::{Answer, ENVOY, Site, example};
+use crate::proxies::{Site, example};
 use crate::server::Server;
 
 fn docs(file: &str) -> String {
@@ -49,7 +49,11 @@ fn the_configurations_stand_in_the_page() {
     for file in fs::read_dir(example("")).unwrap() {
         let path = file.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
-        assert!(page.contains(&format!("\n{text}```\n")), "docs/gateway.md has another {}", path.display());
+        assert!(
+            page.contains(&format!("\n{text}```\n")),
+            "docs/gateway.md has another {}",
+            path.display()
+        );
     }
 }
 
@@ -70,7 +74,8 @@ fn the_pages_rules_can_be_read() {
 }
 
 fn program(arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_redis-rl-gateway")).args(arguments).output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_redis-rl-gateway")).args(arguments).output().unwrap();
     [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat()
 }
 
@@ -78,7 +83,11 @@ fn program(arguments: &[&str]) -> String {
 fn words<'a>(text: &'a str, prefix: &str) -> BTreeSet<&'a str> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
     let words = text.split(move |c| !is_part(c));
-    words.filter(|word| word.starts_with(prefix) && word.ends_with(|c: char| c.is_ascii_alphanumeric())).collect()
+    words
+        .filter(|word| {
+            word.starts_with(prefix) && word.ends_with(|c: char| c.is_ascii_alphanumeric())
+        })
+        .collect()
 }
 
 #[test]
@@ -95,4 +104,50 @@ fn the_page_has_all_flags_and_no_others() {
     variables.insert("RL_GATEWAY_OTLP");
     let unknown: Vec<_> = words(&page, "RL_GATEWAY_").difference(&variables).copied().collect();
     assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+/// All metrics that a gateway shows once everything has happened to it, and no others, stand in the page; and the dashboard asks
+/// for all of them.
+#[tokio::test]
+async fn the_page_and_the_dashboard_have_all_metrics_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("rules.yaml");
+    fs::write(
+        &file,
+        "domain: d\ndescriptors: [{key: k, rate_limit: {unit: day, requests_per_unit: 1}}]\n",
+    )
+    .unwrap();
+    let mut server = Server::start().unwrap();
+    let gateway = Gateway::start(&server, &file, &[]);
+    let client = reqwest::Client::new();
+    let ask = async |body: &'static str| {
+        let url = format!("http://127.0.0.1:{}/json", gateway.http);
+        client.post(url).body(body).send().await.unwrap().status().as_u16()
+    };
+    let request = r#"{"domain": "d", "descriptors": [{"entries": [{"key": "k", "value": "v"}]}]}"#;
+    let another = r#"{"domain": "d", "descriptors": [{"entries": [{"key": "k", "value": "w"}]}]}"#;
+    assert_eq!([ask(request).await, ask(request).await, ask("{").await], [200, 429, 400]);
+    server.kill();
+    assert_eq!(ask(another).await, 200);
+    let text = client
+        .get(format!("http://127.0.0.1:{}/metrics", gateway.metrics))
+        .send()
+        .await
+        .unwrap()
+        .text()
+        .await;
+    let text = text.unwrap();
+
+    let shown: BTreeSet<_> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let page = page();
+    assert_eq!(words(&page, "rl_gateway_"), shown, "docs/gateway.md");
+    let dashboard = docs("gateway-dashboard.json");
+    let parsed: serde_json::Value = serde_json::from_str(&dashboard).unwrap();
+    assert!(parsed["panels"].as_array().is_some_and(|panels| !panels.is_empty()));
+    let asked: BTreeSet<_> = words(&dashboard, "rl_gateway_")
+        .into_iter()
+        .map(|name| name.trim_end_matches("_bucket"))
+        .collect();
+    assert_eq!(asked, shown, "docs/gateway-dashboard.json");
 }

@@ -456,8 +456,11 @@ impl Answer {
             "X-RateLimit-Reset",
             "X-Envoy-RateLimited",
         ];
-        let values = |name: &str| self.headers.get_all(name).iter().map(|value| value.to_str().unwrap());
-        let fields = FIELDS.iter().flat_map(|name| values(name).map(move |value| format!("<br>`{name}: {value}`")));
+        let values =
+            |name: &str| self.headers.get_all(name).iter().map(|value| value.to_str().unwrap());
+        let fields = FIELDS
+            .iter()
+            .flat_map(|name| values(name).map(move |value| format!("<br>`{name}: {value}`")));
         format!("{}{}", self.status, fields.collect::<String>())
     }
 }
