@@ -5,9 +5,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::cli::{LogFormat, Serve};
-
-/// The target of the spans that are traces: the log leaves them out.
-pub const TRACES: &str = "rl_gateway_trace";
+use crate::service::TRACES;
 
 /// Keeps what has to be flushed at the end.
 #[derive(Default)]
