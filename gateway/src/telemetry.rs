@@ -1,5 +1,7 @@
 //! The log, and with the feature `otlp` traces.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -32,7 +34,9 @@ impl Telemetry {
 /// The filter cannot be read, or another log is started already.
 pub fn start(serve: &Serve) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(format!("{},{TRACES}=off", serve.log))?;
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let log = match serve.log_format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
