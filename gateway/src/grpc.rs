@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use crate::answer::envoy;
 use crate::answer::fields::Form;
-use crate::metrics::{Via, now_ms};
+use crate::metrics::{self, Via, now_ms};
 use crate::plan::Invalid;
 use crate::service::{Service, Unanswered};
 
@@ -65,5 +65,6 @@ fn status(unanswered: Unanswered) -> Status {
 }
 
 fn invalid(reason: Invalid) -> Status {
+    metrics::malformed();
     Status::invalid_argument(reason.to_string())
 }

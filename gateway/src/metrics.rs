@@ -64,7 +64,7 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     );
     describe_counter!(
         "rl_gateway_errors_total",
-        "Malformed requests and errors of the server, by kind"
+        "Malformed requests, and errors that the server answers, by kind: request, redis"
     );
     describe_histogram!("rl_gateway_decision_seconds", "From a request to its answer");
     describe_histogram!("rl_gateway_redis_seconds", "Of that, asking the server");
@@ -75,6 +75,11 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     );
     describe_gauge!("rl_gateway_breaker_open", "1 while the server is not asked");
     Ok(handle)
+}
+
+/// A malformed request.
+pub fn malformed() {
+    counter!("rl_gateway_errors_total", "kind" => "request").increment(1);
 }
 
 /// The counters of one rule.
@@ -161,7 +166,10 @@ impl Meters {
     pub fn unasked(&self, domain: &str, reason: &Reason) {
         let kind = match reason {
             Reason::Unasked(unasked) => unasked.reason.name(),
-            Reason::Wrong(_) => "error",
+            Reason::Wrong(_) => {
+                counter!("rl_gateway_errors_total", "kind" => "redis").increment(1);
+                "error"
+            }
         };
         counter!("rl_gateway_unasked_total", "domain" => domain.to_owned(), "reason" => kind)
             .increment(1);

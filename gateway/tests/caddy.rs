@@ -1,11 +1,13 @@
 //! Caddy, with `gateway/examples/Caddyfile`.
 
 use crate::limits;
+use crate::page;
 use crate::proxies::{CADDY, Site};
 
 #[tokio::test]
 async fn limits_hold_behind_caddy() {
     let Some(site) = Site::start(CADDY).await else { return };
+    page::shows_what_clients_see(&site).await;
     limits::hold(&site).await;
 }
 

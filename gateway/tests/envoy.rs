@@ -1,11 +1,13 @@
 //! Envoy, with `gateway/examples/envoy.yaml`: the same limits by gRPC, and what Envoy alone can ask for.
 
 use crate::limits;
+use crate::page;
 use crate::proxies::{ENVOY, ENVOY_DENIES, Site, eventually};
 
 #[tokio::test]
 async fn limits_hold_behind_envoy() {
     let Some(site) = Site::start(ENVOY).await else { return };
+    page::shows_what_clients_see(&site).await;
     limits::hold(&site).await;
     a_request_brings_its_limit_along(&site).await;
     a_login_that_succeeds_is_given_back(&site).await;

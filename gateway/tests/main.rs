@@ -25,6 +25,7 @@ mod limits;
 mod metrics;
 mod nginx;
 mod outage;
+mod page;
 mod program;
 mod proxies;
 mod sentinel;

@@ -1,11 +1,13 @@
 //! nginx, with `gateway/examples/nginx.conf`.
 
 use crate::limits;
+use crate::page;
 use crate::proxies::{NGINX, Site};
 
 #[tokio::test]
 async fn limits_hold_behind_nginx() {
     let Some(site) = Site::start(NGINX).await else { return };
+    page::shows_what_clients_see(&site).await;
     limits::hold(&site).await;
 }
 

@@ -445,24 +445,23 @@ impl Answer {
         self.of(policy, "r")
     }
 
-    /// What the fields say of limits, for a reader: `429` and a line for each field, in their order.
+    /// Status and fields of limits, as the page shows them.
     pub fn shown(&self) -> String {
-        const FIELDS: [(&str, &str); 7] = [
-            ("ratelimit-policy", "RateLimit-Policy"),
-            ("ratelimit", "RateLimit"),
-            ("retry-after", "Retry-After"),
-            ("x-ratelimit-limit", "X-RateLimit-Limit"),
-            ("x-ratelimit-remaining", "X-RateLimit-Remaining"),
-            ("x-ratelimit-reset", "X-RateLimit-Reset"),
-            ("x-envoy-ratelimited", "X-Envoy-RateLimited"),
+        const FIELDS: [&str; 7] = [
+            "RateLimit-Policy",
+            "RateLimit",
+            "Retry-After",
+            "X-RateLimit-Limit",
+            "X-RateLimit-Remaining",
+            "X-RateLimit-Reset",
+            "X-Envoy-RateLimited",
         ];
-        let mut shown = self.status.to_string();
-        for (name, written) in FIELDS {
-            for value in self.headers.get_all(name) {
-                shown.push_str(&format!("\n{written}: {}", value.to_str().unwrap()));
-            }
-        }
-        shown
+        let values =
+            |name: &str| self.headers.get_all(name).iter().map(|value| value.to_str().unwrap());
+        let fields = FIELDS
+            .iter()
+            .flat_map(|name| values(name).map(move |value| format!("<br>`{name}: {value}`")));
+        format!("{}{}", self.status, fields.collect::<String>())
     }
 }
 

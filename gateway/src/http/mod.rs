@@ -36,7 +36,7 @@ use crate::answer::envoy;
 use crate::answer::fields::Form;
 use crate::answer::problem::{self, Problem};
 use crate::identity::Identity;
-use crate::metrics::{Via, now_ms};
+use crate::metrics::{self, Via, now_ms};
 use crate::request::Request;
 use crate::rules::Domain;
 use crate::service::{Service, Unanswered};
@@ -147,7 +147,7 @@ async fn answer_json<D: Decides>(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let body = body.map_err(|rejection| {
-        problem::unreadable(rejection.status().as_u16(), &rejection.body_text())
+        unreadable(rejection.status(), &rejection.body_text())
     })?;
     let request = json::read(&body).map_err(|error| bad_request(&error))?;
     let response = edge.decides.decide(&request).await?;
@@ -220,7 +220,12 @@ fn status(response: &RateLimitResponse) -> StatusCode {
 }
 
 fn bad_request(reason: &impl ToString) -> Problem {
-    problem::unreadable(StatusCode::BAD_REQUEST.as_u16(), &reason.to_string())
+    unreadable(StatusCode::BAD_REQUEST, &reason.to_string())
+}
+
+fn unreadable(status: StatusCode, reason: &str) -> Problem {
+    metrics::malformed();
+    problem::unreadable(status.as_u16(), reason)
 }
 
 impl From<Undecided> for Problem {
