@@ -63,6 +63,8 @@ impl Reading {
 
 /// `serve`
 #[derive(Debug, Args)]
+// Of a flag that is given twice the last one holds: so a script's can be changed by what is added to it.
+#[command(args_override_self = true)]
 pub struct Serve {
     /// The rules: a file, or a folder of *.yaml and *.yml. Changes hold from the next request on
     #[arg(long, env = "RL_GATEWAY_CONFIG", value_name = "PATH")]

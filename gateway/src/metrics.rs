@@ -1,7 +1,7 @@
 //! What Prometheus sees. Rules are labels by their paths; once there are [`MOST_SERIES`] of them, further ones are `other`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics::{
@@ -16,6 +16,8 @@ use crate::service::{Outcome, Reason};
 
 /// The most rules that have metrics of their own: what detailed metrics can grow to.
 pub const MOST_SERIES: usize = 10_000;
+/// What further ones are counted under.
+const OTHER: &str = "other";
 
 /// The bounds of the latency histograms, in seconds.
 const BOUNDS: [f64; 14] =
@@ -217,15 +219,16 @@ fn count(meters: &RuleMeters, row: &Row, near_limit: u64) {
     }
 }
 
-/// What is kept under a name, made if it is new, or that of `other` once there are too many.
+/// What is kept under a name, made if it is new, or that of [`OTHER`] once there are too many.
 fn find<T>(all: &RwLock<HashMap<String, Arc<T>>>, name: &str, make: impl Fn(&str) -> T) -> Arc<T> {
-    let read = all.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(found) = read.get(name) {
+    let read = all.read().unwrap_or_else(PoisonError::into_inner);
+    let full = read.len() >= MOST_SERIES;
+    if let Some(found) = read.get(name).or_else(|| read.get(OTHER).filter(|_| full)) {
         return found.clone();
     }
-    let full = read.len() >= MOST_SERIES;
     drop(read);
-    let name = if full { "other" } else { name };
-    let mut write = all.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut write = all.write().unwrap_or_else(PoisonError::into_inner);
+    // Others may have come in between.
+    let name = if write.len() >= MOST_SERIES { OTHER } else { name };
     write.entry(name.to_owned()).or_insert_with(|| Arc::new(make(name))).clone()
 }

@@ -183,13 +183,14 @@ impl Service {
 
     async fn ask(&self, plan: &mut Plan) -> Result<(), Reason> {
         let began = Instant::now();
-        loop {
-            let asks = plan.next();
-            if asks.is_empty() {
-                break;
-            }
+        let mut asks = plan.next();
+        if asks.is_empty() {
+            return Ok(());
+        }
+        while !asks.is_empty() {
             let round = tracing::debug_span!(target: TRACES, "redis", commands = asks.len());
             plan.read(self.store.ask(asks).instrument(round).await?)?;
+            asks = plan.next();
         }
         self.meters.asked(began.elapsed());
         self.remember(plan, began);

@@ -15,10 +15,10 @@ use crate::store::{TIMEOUT, ask, command, integers, signal, store, until, until_
 const SLOTS: usize = 16_384;
 
 /// Three masters that share the slots evenly.
-struct Cluster(Vec<Server>);
+pub struct Cluster(pub Vec<Server>);
 
 impl Cluster {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let cluster = Self((0..3).map(|_| node()).collect());
         for (index, server) in cluster.0.iter().enumerate() {
             let (first, end) = (index * SLOTS / 3, (index + 1) * SLOTS / 3);
@@ -39,15 +39,18 @@ impl Cluster {
         cluster
     }
 
+    /// One server is enough to find the others, and need not be the first.
+    pub fn url(&self) -> String {
+        format!("redis+cluster://127.0.0.1:1,127.0.0.1:{}", self.0[2].port())
+    }
+
     async fn store(&self, timeout: Duration) -> Store {
-        // One server is enough to find the others, and need not be the first.
-        let url = format!("redis+cluster://127.0.0.1:1,127.0.0.1:{}", self.0[2].port());
-        let store = store(&url, timeout);
+        let store = store(&self.url(), timeout);
         until_closed(&store).await;
         store
     }
 
-    fn owner(key: &str) -> usize {
+    pub fn owner(key: &str) -> usize {
         let slot = usize::from(slot(key.as_bytes()));
         (0..3).find(|index| slot < (index + 1) * SLOTS / 3).unwrap()
     }

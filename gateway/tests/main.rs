@@ -11,18 +11,28 @@
     reason = "a test fails by a panic"
 )]
 
+mod asks;
 mod caddy;
+mod changes;
 mod cluster;
+mod command_line;
 mod descriptors;
+mod ending;
 mod envoy;
+mod grpc;
+mod http;
 mod limits;
+mod metrics;
 mod nginx;
+mod outage;
 mod page;
 mod program;
 mod proxies;
 mod sentinel;
 #[path = "../../tests/server.rs"]
 mod server;
+mod shared;
+mod slots;
 mod store;
 mod store_speed;
 mod traefik;

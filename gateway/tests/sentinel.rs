@@ -59,18 +59,36 @@ impl Drop for Sentinel {
     }
 }
 
+/// A primary with a replica, and three sentinels that watch over them.
+pub struct Watched {
+    pub primary: Server,
+    pub replica: Server,
+    sentinels: Vec<Sentinel>,
+}
+
+impl Watched {
+    pub async fn start() -> Self {
+        let primary = Server::start().unwrap();
+        let replica = Server::builder().replica_of(&primary).start().unwrap();
+        replica.wait_for_sync(&primary).unwrap();
+        let sentinels: Vec<_> = (0..3).map(|_| Sentinel::start(&primary)).collect();
+        until("the sentinels", async || sentinels.iter().all(Sentinel::is_ready)).await;
+        Self { primary, replica, sentinels }
+    }
+
+    /// The first sentinel that it names is gone: the others are asked.
+    pub fn url(&self) -> String {
+        let ports = [1].into_iter().chain(self.sentinels.iter().map(|sentinel| sentinel.port));
+        let hosts: Vec<_> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
+        format!("redis+sentinel://{}/main", hosts.join(","))
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_under_load_needs_no_restart() {
-    let mut primary = Server::start().unwrap();
-    let replica = Server::builder().replica_of(&primary).start().unwrap();
-    replica.wait_for_sync(&primary).unwrap();
-    let sentinels: Vec<_> = (0..3).map(|_| Sentinel::start(&primary)).collect();
-    until("the sentinels", async || sentinels.iter().all(Sentinel::is_ready)).await;
-
-    // The first one is gone: the others are asked.
-    let hosts = [1, sentinels[0].port, sentinels[1].port, sentinels[2].port];
-    let hosts = hosts.map(|port| format!("127.0.0.1:{port}")).join(",");
-    let store = store(&format!("redis+sentinel://{hosts}/main"), Duration::from_millis(500));
+    let watched = Watched::start().await;
+    let store = store(&watched.url(), Duration::from_millis(500));
+    let Watched { mut primary, replica, sentinels: _sentinels } = watched;
     until_closed(&store).await;
     let load = Load::start(&store);
     load.outcomes.more_answers().await;
