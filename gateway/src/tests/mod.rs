@@ -13,6 +13,7 @@ mod identity;
 mod json;
 mod keys;
 mod original;
+mod plan;
 mod rules;
 mod vectors;
 mod yaml;
