@@ -8,6 +8,7 @@
 )]
 
 mod answer;
+mod explain;
 mod http;
 mod identity;
 mod json;
@@ -15,6 +16,7 @@ mod keys;
 mod original;
 mod plan;
 mod rules;
+mod statuses;
 mod vectors;
 mod yaml;
 
