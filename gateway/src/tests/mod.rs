@@ -9,6 +9,7 @@
 
 mod answer;
 mod explain;
+mod files;
 mod http;
 mod identity;
 mod json;
