@@ -112,6 +112,7 @@ impl Pinning {
     }
 
     /// Another program that is measured.
+    #[allow(dead_code, reason = "the gateway's benchmark shares this file")]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new(if self.measured.is_some() { "taskset" } else { program });
         if let Some(core) = self.measured {
