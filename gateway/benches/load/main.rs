@@ -106,7 +106,9 @@ fn try_it() -> Result<()> {
     ];
     measure(&Options::parse_from(arguments.into_iter().chain(["--out", &path])))?;
     let page = std::fs::read_to_string(out.path().join("benchmarks.md"))?;
-    for what in ["one limit", "three limits", "a denial from memory", "the gateway", "the server itself"] {
+    for what in
+        ["one limit", "three limits", "a denial from memory", "the gateway", "the server itself"]
+    {
         ensure!(page.contains(&format!("| {what}")), "the page has no row {what}: {page}");
     }
     Ok(())

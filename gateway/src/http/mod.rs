@@ -146,9 +146,7 @@ async fn answer_json<D: Decides>(
     State(edge): State<Arc<Edge<D>>>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
-    let body = body.map_err(|rejection| {
-        unreadable(rejection.status(), &rejection.body_text())
-    })?;
+    let body = body.map_err(|rejection| unreadable(rejection.status(), &rejection.body_text()))?;
     let request = json::read(&body).map_err(|error| bad_request(&error))?;
     let response = edge.decides.decide(&request).await?;
     let body = json::write(&response).map_err(|error| bad_request(&error))?;
