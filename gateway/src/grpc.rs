@@ -16,8 +16,9 @@ use crate::service::{Service, Unanswered};
 
 pub use wire::Server;
 
-/// The largest message that is read, in bytes. A larger one is an error of the call.
-pub const LARGEST_MESSAGE: usize = 256 * 1024;
+/// The largest message that is read, in bytes. A larger one is an error of the call, and Envoy lets a request pass whose
+/// question failed: so it is more than a client can make up, whose headers may be 60 KiB and stand in many descriptors.
+pub const LARGEST_MESSAGE: usize = 16 << 20;
 
 /// The descriptors of the services, for reflection: a `FileDescriptorSet` of `rls.proto` and what it imports. A test makes
 /// it from the files of envoy-types and compares.
