@@ -12,10 +12,10 @@ at_least() {
     [ "$(printf '%s\n%s\n' "$2" "$1" | LC_ALL=C sort -t. -k1,1n -k2,2n -k3,3n | head -n 1)" = "$2" ]
 }
 
-# What a server binary says it is: "Redis 7.0.15", "Valkey 9.1.2". The file's name does not tell: some systems
+# identify PROGRAM...: what a server binary says it is: "Redis 7.0.15", "Valkey 9.1.2". The file's name does not tell: some systems
 # have valkey-server under the name redis-server.
 identify() {
-    "$1" --version 2>/dev/null | sed -n 's/^\([A-Za-z]*\) server v=\([0-9.]*\).*/\1 \2/p'
+    "$@" --version 2>/dev/null | sed -n 's/^\([A-Za-z]*\) server v=\([0-9.]*\).*/\1 \2/p'
 }
 
 oldest_redis=7.0.5

@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # Sourced by test-fresh and test-package, after common.sh: fresh Debian systems, and what runs in them.
 #
 #     each root: bare system (*.tar) -> work/ -> the script again, in a process tree and with mounts of its own -> removed

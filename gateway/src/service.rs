@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tracing::Instrument as _;
 
 use crate::decision::Verdict;
 use crate::denials::Denials;
@@ -14,6 +15,9 @@ use crate::redis::{Store, Unasked};
 use crate::request::Request;
 use crate::rules::limit::Algorithm;
 use crate::rules::{Mode, Rules};
+
+/// The target of the spans that are traces. The log leaves them out.
+pub const TRACES: &str = "rl_gateway_trace";
 
 /// What happens to requests while the server is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -50,6 +54,17 @@ pub struct Outcome {
     pub refused: bool,
     /// A row for each descriptor, in order.
     pub rows: Vec<Row>,
+}
+
+impl Outcome {
+    /// The rules that were met, each with whether it refuses.
+    fn labels(&self) -> Vec<(&str, bool)> {
+        self.rows
+            .iter()
+            .filter(|row| row.rule.is_some())
+            .map(|row| (row.label.as_str(), row.is_refused()))
+            .collect()
+    }
 }
 
 /// Why there is no answer.
@@ -111,6 +126,25 @@ impl Service {
     /// # Errors
     /// It is malformed, or the server is away and nothing passes then.
     pub async fn decide(&self, request: &Request) -> Result<Outcome, Unanswered> {
+        let span = tracing::debug_span!(
+            target: TRACES,
+            "decide",
+            domain = request.domain,
+            descriptors = request.descriptors.len(),
+            refused = tracing::field::Empty,
+        );
+        let answer = self.answer(request).instrument(span.clone()).await;
+        match &answer {
+            Ok(outcome) => {
+                span.record("refused", outcome.refused);
+                tracing::debug!(domain = request.domain, refused = outcome.refused, rules = ?outcome.labels(), "decided");
+            }
+            Err(reason) => tracing::debug!(domain = request.domain, %reason, "not decided"),
+        }
+        answer
+    }
+
+    async fn answer(&self, request: &Request) -> Result<Outcome, Unanswered> {
         let rules = self.rules.load_full();
         let domain = rules.domain(&request.domain);
         let mut plan = Plan::new(request, domain.map(|domain| &**domain), &self.settings.style)?;
@@ -154,7 +188,8 @@ impl Service {
             return Ok(());
         }
         while !asks.is_empty() {
-            plan.read(self.store.ask(asks).await?)?;
+            let round = tracing::debug_span!(target: TRACES, "redis", commands = asks.len());
+            plan.read(self.store.ask(asks).instrument(round).await?)?;
             asks = plan.next();
         }
         self.meters.asked(began.elapsed());

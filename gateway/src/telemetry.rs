@@ -1,13 +1,13 @@
 //! The log, and with the feature `otlp` traces.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::cli::{LogFormat, Serve};
-
-/// The target of the spans that are traces: the log leaves them out.
-pub const TRACES: &str = "rl_gateway_trace";
+use crate::service::TRACES;
 
 /// Keeps what has to be flushed at the end.
 #[derive(Default)]
@@ -34,7 +34,9 @@ impl Telemetry {
 /// The filter cannot be read, or another log is started already.
 pub fn start(serve: &Serve) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(format!("{},{TRACES}=off", serve.log))?;
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     let log = match serve.log_format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
