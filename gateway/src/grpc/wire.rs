@@ -21,6 +21,7 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 
 use super::{LARGEST_MESSAGE, RateLimits};
+use crate::metrics;
 
 const METHOD: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
 
@@ -103,9 +104,13 @@ impl Decoder for Wire {
     type Error = Status;
 
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<RateLimitRequest>, Status> {
-        let question = Question::decode(from)
-            .map_err(|error| Status::invalid_argument(format!("no RateLimitRequest: {error}")))?;
-        Ok(Some(question.into()))
+        match Question::decode(from) {
+            Ok(question) => Ok(Some(question.into())),
+            Err(error) => {
+                metrics::malformed();
+                Err(Status::invalid_argument(format!("no RateLimitRequest: {error}")))
+            }
+        }
     }
 }
 
