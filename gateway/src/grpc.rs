@@ -1,13 +1,12 @@
 //! Envoy's interface: `envoy.service.ratelimit.v3.RateLimitService`, with health checks and reflection beside it.
 
+mod wire;
+
 use std::sync::Arc;
 use std::time::Instant;
 
-use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_service_server::{
-    RateLimitService, RateLimitServiceServer,
-};
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 use crate::answer::envoy;
 use crate::answer::fields::Form;
@@ -15,15 +14,15 @@ use crate::metrics::{self, Via, now_ms};
 use crate::plan::Invalid;
 use crate::service::{Service, Unanswered};
 
-/// The largest message that is read, in bytes. A larger one is an error of the call.
-pub const LARGEST_MESSAGE: usize = 256 * 1024;
+pub use wire::Server;
+
+/// The largest message that is read, in bytes. A larger one is an error of the call, and Envoy lets a request pass whose
+/// question failed: so it is more than a client can make up, whose headers may be 60 KiB and stand in many descriptors.
+pub const LARGEST_MESSAGE: usize = 16 << 20;
 
 /// The descriptors of the services, for reflection: a `FileDescriptorSet` of `rls.proto` and what it imports. A test makes
 /// it from the files of envoy-types and compares.
 pub const DESCRIPTORS: &[u8] = include_bytes!("grpc/rls.binpb");
-
-/// The server of it, whose name health checks give.
-pub type Server = RateLimitServiceServer<RateLimits>;
 
 /// The gRPC service.
 pub struct RateLimits {
@@ -34,25 +33,18 @@ pub struct RateLimits {
 impl RateLimits {
     /// A server of it, for tonic's router.
     pub fn server(service: Arc<Service>, form: Option<Form>) -> Server {
-        RateLimitServiceServer::new(Self { service, form })
-            .max_decoding_message_size(LARGEST_MESSAGE)
+        Server(Arc::new(Self { service, form }))
     }
-}
 
-#[tonic::async_trait]
-impl RateLimitService for RateLimits {
-    async fn should_rate_limit(
-        &self,
-        request: Request<RateLimitRequest>,
-    ) -> Result<Response<RateLimitResponse>, Status> {
+    async fn answer(&self, request: RateLimitRequest) -> Result<RateLimitResponse, Status> {
         let began = Instant::now();
-        let request = envoy::request(request.into_inner()).map_err(invalid);
+        let request = envoy::request(request).map_err(invalid);
         let answer = match request {
             Ok(request) => self.service.decide(&request).await.map_err(status),
             Err(status) => Err(status),
         };
         self.service.meters().answered(Via::Grpc, began.elapsed(), answer.is_err());
-        answer.map(|outcome| Response::new(envoy::response(&outcome, self.form, now_ms())))
+        answer.map(|outcome| envoy::response(&outcome, self.form, now_ms()))
     }
 }
 

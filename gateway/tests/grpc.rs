@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::Code as RateLimitCode;
+use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use envoy_types::pb::envoy::r#type::v3::RateLimitUnit;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use prost::Message as _;
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -283,16 +286,52 @@ async fn a_malformed_request_gets_a_sentence() {
         assert_eq!(error.code(), Code::InvalidArgument, "{sentence}: {error}");
         assert!(error.message().contains(sentence), "{sentence}: {error}");
     }
-    let huge = descriptor(&format!("user={}", "x".repeat(300_000)));
+    let huge = descriptor(&format!("user={}", "x".repeat(17 << 20)));
     let error = client.try_ask(&[huge], 0).await.unwrap_err();
     assert_eq!(error.code(), Code::OutOfRange, "{error}");
     assert!(error.message().contains("too large"), "{error}");
-    // Large is allowed, and so is any character.
-    let large = descriptor(&format!("user={}", "x".repeat(200_000)));
-    assert!(client.ask(&[large]).await.passes());
+    // As large as Envoy lets headers be, in as many descriptors as there may be; and any character.
+    let large = vec![descriptor(&format!("user={}", "x".repeat(60 << 10))); 128];
+    let answer = client.ask(&large).await;
+    assert!(!answer.passes() && answer.rows() == [(false, 10); 128], "{answer:?}");
     let mut odd = descriptor("user=a");
     odd.entries[0].value = "\0\r\n{}:% \u{1F600}".into();
     assert_eq!(client.ask(&[odd]).await.rows(), [(true, 9)]);
+}
+
+/// As Envoy sends a header that is no UTF-8. It lets a request pass whose question fails.
+#[tokio::test]
+async fn text_of_any_bytes_is_limited() {
+    let site = Site::start(RULES).await;
+    let http = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let ask = async |message: &[u8]| {
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let body = [&[0], &length[..], message].concat();
+        let service = "envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+        let request = http.post(format!("http://127.0.0.1:{}/{service}", site.gateway.grpc));
+        let request = request.header("content-type", "application/grpc").header("te", "trailers");
+        let response = request.body(body).send().await.unwrap();
+        // An error stands among the fields before the body.
+        let status = response.headers().get("grpc-status").cloned();
+        (status, response.bytes().await.unwrap())
+    };
+    let mut odd = RateLimitRequest {
+        domain: "d".into(),
+        descriptors: vec![hits("user=??", 6)],
+        hits_addend: 0,
+    }
+    .encode_to_vec();
+    let at = odd.windows(2).position(|bytes| bytes == b"??").unwrap();
+    odd[at..at + 2].copy_from_slice(b"\xff\xe9");
+    for code in [RateLimitCode::Ok, RateLimitCode::OverLimit] {
+        let (status, body) = ask(&odd).await;
+        assert_eq!(status, None);
+        let answer = RateLimitResponse::decode(&body[5..]).unwrap();
+        assert_eq!(answer.overall_code(), code, "{answer:?}");
+        assert_eq!(answer.statuses[0].limit_remaining, 4);
+    }
+    let (status, _) = ask(b"\x0a\xff").await;
+    assert_eq!(status.unwrap(), "3", "INVALID_ARGUMENT");
 }
 
 #[tokio::test]

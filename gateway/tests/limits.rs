@@ -6,6 +6,7 @@ use crate::proxies::{Client, Kind, Site};
 /// Limits by header, by address, by path, and several at once; what reaches the application; and fields that clients forge.
 pub async fn hold(site: &Site) {
     by_header(site).await;
+    by_any_bytes(site).await;
     by_address(site).await;
     by_path(site).await;
     several_at_once(site).await;
@@ -40,6 +41,13 @@ async fn by_header(site: &Site) {
     let other = client.with("x-user", "bob").get("/").await;
     assert_eq!((other.status, site.remaining(&other, "user")), (200, Some(9)), "{other:?}");
     assert_eq!(client.get("/").await.status, 200, "without a name");
+}
+
+/// A header of any bytes names a user: no proxy lets a client off because of them.
+async fn by_any_bytes(site: &Site) {
+    let odd = site.client("127.0.7.1").with("x-user", b"caf\xe9 \xff\xfe");
+    assert_eq!(odd.statuses("/", 10).await, granted(10), "{}", site.log());
+    refused(&odd, "/", "user").await;
 }
 
 /// Twenty a minute. What clients say of their address is not believed.

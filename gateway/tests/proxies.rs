@@ -376,9 +376,9 @@ pub struct Client {
 
 impl Client {
     /// The same client, with a header.
-    pub fn with(&self, name: &'static str, value: &str) -> Self {
+    pub fn with(&self, name: &'static str, value: impl AsRef<[u8]>) -> Self {
         let mut client = self.clone();
-        client.headers.insert(name, HeaderValue::from_str(value).unwrap());
+        client.headers.insert(name, HeaderValue::from_bytes(value.as_ref()).unwrap());
         client
     }
 
