@@ -148,7 +148,7 @@ async fn round(options: &Options, server: &Server, gateway: &Gateway) -> Result<
 
     let rate = one.rate() / 2.0;
     let direct = pace::server(server, rate, time, options.users).await?;
-    let through = pace::gateway(&mut load(Shape::OneLimit).await?, rate, time).await?;
+    let through = pace::gateway(&load(Shape::OneLimit).await?, rate, time).await?;
     Ok(Round { one, three, denied, direct, through, rate })
 }
 
