@@ -286,6 +286,9 @@ fn descriptors(entries: &[String]) -> Result<Vec<Descriptor>, String> {
             last.entries.push(Entry { key: key.to_owned(), value: value.to_owned() });
         }
     }
+    if all.iter().any(|descriptor| descriptor.entries.is_empty()) {
+        return Err("+ stands between two descriptors\n".to_owned());
+    }
     Ok(all)
 }
 

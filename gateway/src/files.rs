@@ -76,6 +76,8 @@ pub async fn watch(path: PathBuf, options: Options, mut known: Texts, service: A
     // Watches as long as it lives.
     let _watcher = start(&path, changed.clone())
         .inspect_err(|error| tracing::warn!(%error, "changes of the configuration are noticed within {LOOK:?} alone"));
+    // What changed before that is read at once.
+    changed.notify_one();
     loop {
         let noticed = tokio::time::timeout(LOOK, changed.notified()).await.is_ok();
         while noticed && tokio::time::timeout(QUIET, changed.notified()).await.is_ok() {}

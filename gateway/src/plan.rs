@@ -4,13 +4,14 @@
 //! All rules that may refuse are one RL.MULTI, so that a refusal takes nothing from any. Beside it, in the same round:
 //!
 //! - rules in shadow or quota mode, and costs that are charged by force: an RL.MULTI each, for they decide nothing for others;
-//! - hits of 0: the limit with `COST 0` and RL.PEEK, which say whether anything remains;
+//! - hits of 0: the limit with `COST 0` and RL.PEEK, which say whether a hit would pass;
 //! - hits that are given back: RL.REFUND, or RL.RELEASE of a lease.
 //!
 //! In a cluster the rules whose keys lie in one slot are one RL.MULTI. Slots are asked in turn, a round each. If one refuses,
 //! the next ones are not asked, and what was taken in those before it is given back in a last round. So for a moment the
 //! first slots count a request that is refused in the end: others can be refused for its sake, but none is granted beyond a
-//! limit, and nothing stays charged while the server answers. The same round gives back if a look at hits of 0 refuses.
+//! limit, and nothing stays charged while the server answers. The same round gives back if a look at hits of 0 refuses, or all rules
+//! in quota mode.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ pub enum Action {
     TakeAlone,
     /// Hits, even above the limit.
     Charge,
-    /// To know whether anything remains.
+    /// To know whether a hit would pass.
     Look,
     /// To give hits back.
     Give,
@@ -294,7 +295,8 @@ impl Plan {
             return Ok(());
         };
         if let Some(group) = self.groups.get_mut(at) {
-            let (granted, verdicts) = multi_reply(next()?).ok_or(Wrong::Form)?;
+            let (granted, verdicts) =
+                multi_reply(next()?, group.wanted.len()).ok_or(Wrong::Form)?;
             group.granted = granted;
             for (wanted, verdict) in group.wanted.iter().zip(verdicts) {
                 for &row in &wanted.rows {
@@ -316,8 +318,7 @@ impl Plan {
     }
 
     fn after(&self, at: usize) -> Stage {
-        // Limits that were not asked yet refuse nothing.
-        let refused = self.refused();
+        let refused = self.groups.get(at).is_some_and(|group| !group.granted) || self.refused();
         let taken = self.groups.iter().any(|group| group.granted);
         match (refused, taken) {
             (true, true) => Stage::Undo,
@@ -332,7 +333,9 @@ impl Plan {
         let mut quotas = self
             .rows
             .iter()
-            .filter(|row| row.mode() == Mode::Quota && row.action == Action::TakeAlone)
+            .filter(|row| {
+                row.mode() == Mode::Quota && matches!(row.action, Action::TakeAlone | Action::Look)
+            })
             .peekable();
         let enforced = |row: &Row| {
             matches!(row.action, Action::Take | Action::Look) && row.mode() == Mode::Enforced
@@ -430,7 +433,15 @@ impl Row {
     fn peek(&self) -> Cmd {
         let mut command = redis::cmd("RL.PEEK");
         command.arg(&self.key);
+        if self.hit() != 1 {
+            command.arg("COST").arg(self.hit());
+        }
         command
+    }
+
+    /// Units of one hit.
+    fn hit(&self) -> u64 {
+        self.limit.as_ref().map_or(1, |limit| limit.cost)
     }
 
     fn is_lease(&self) -> bool {
@@ -472,7 +483,7 @@ impl Row {
             Action::Look => {
                 let now = one_reply(next()?)?;
                 let peeked = self.peeked(&next()?)?;
-                let allowed = now.remaining > 0;
+                let allowed = now.remaining >= self.hit();
                 let wait_ms = if allowed { Some(0) } else { peeked.wait_ms };
                 Ok(Verdict { allowed, wait_ms, ..now })
             }
@@ -571,17 +582,18 @@ fn lease(at: usize, descriptor: &Descriptor) -> Result<Vec<u8>, Invalid> {
 }
 
 fn one_reply(reply: Value) -> Result<Verdict, Wrong> {
-    let (_, verdicts) = multi_reply(reply).ok_or(Wrong::Form)?;
+    let (_, verdicts) = multi_reply(reply, 1).ok_or(Wrong::Form)?;
     verdicts.first().copied().ok_or(Wrong::Form)
 }
 
-/// `[allowed, wait_ms, refused, [five integers] ...]`
-fn multi_reply(reply: Value) -> Option<(bool, Vec<Verdict>)> {
+/// `[allowed, wait_ms, refused, [five integers] ...]`, with so many limits.
+fn multi_reply(reply: Value, count: usize) -> Option<(bool, Vec<Verdict>)> {
     let Value::Array(parts) = reply else { return None };
     let [Value::Int(allowed), Value::Int(_), Value::Int(_), limits @ ..] = parts.as_slice() else {
         return None;
     };
-    Some((*allowed == 1, limits.iter().map(verdict).collect::<Option<_>>()?))
+    let verdicts = limits.iter().map(verdict).collect::<Option<Vec<_>>>()?;
+    (verdicts.len() == count).then_some((*allowed == 1, verdicts))
 }
 
 /// `[allowed, limit, remaining, wait_ms, reset_ms]`

@@ -16,6 +16,9 @@ use crate::request::{Descriptor, Entry, Override, Request, Unit};
 use crate::rules::limit::Algorithm;
 use crate::service::Outcome;
 
+/// What a Duration of protobuf holds at most: 10000 years.
+const LONGEST_SECONDS: i64 = 315_576_000_000;
+
 /// Reads Envoy's request.
 ///
 /// # Errors
@@ -136,7 +139,7 @@ fn status(row: &Row) -> DescriptorStatus {
                 verdict.wait_ms.unwrap_or(verdict.reset_ms)
             };
             Duration {
-                seconds: i64::try_from(millis / 1000).unwrap_or(i64::MAX),
+                seconds: i64::try_from(millis / 1000).unwrap_or(i64::MAX).min(LONGEST_SECONDS),
                 nanos: i32::try_from(millis % 1000 * 1_000_000).unwrap_or(0),
             }
         }),

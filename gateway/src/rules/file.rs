@@ -1,9 +1,11 @@
 //! The YAML of a configuration: envoyproxy/ratelimit's, and keys of ours. Unknown keys are errors, with line and column.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_saphyr::Spanned;
 
 use super::limit::Algorithm;
@@ -117,10 +119,23 @@ pub struct RateLimit {
     pub offset: Option<String>,
     /// Ours: entries of a sliding window.
     #[serde(default)]
-    pub buckets: Option<u16>,
+    pub buckets: Option<u64>,
     /// Ours: hits are charged even above the limit.
     #[serde(default)]
     pub force: bool,
+}
+
+impl RateLimit {
+    /// Whether one of our keys says how it counts.
+    pub fn counts(&self) -> bool {
+        let numbers = [self.burst, self.cost, self.concurrency];
+        self.algorithm.is_some()
+            || numbers.iter().any(Option::is_some)
+            || self.block.is_some()
+            || self.ttl.is_some()
+            || self.offset.is_some()
+            || self.buckets.is_some()
+    }
 }
 
 /// The name of a rule that this one takes the place of.
@@ -132,13 +147,45 @@ pub struct Replaces {
 }
 
 /// `10m`, or `{duration: 10m, after: 5}`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug)]
 pub enum BlockText {
     /// After one denial.
     Duration(String),
     /// After several.
     Map(BlockMap),
+}
+
+/// By hand, since an untagged enum takes no number for a text, and does not say which of its variants is wrong in what.
+impl<'de> Deserialize<'de> for BlockText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(BlockVisitor)
+    }
+}
+
+struct BlockVisitor;
+
+impl<'de> Visitor<'de> for BlockVisitor {
+    type Value = BlockText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a duration like 10m, or {duration: 10m, after: 5}")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<BlockText, E> {
+        Ok(BlockText::Duration(text.to_owned()))
+    }
+
+    fn visit_i64<E: de::Error>(self, seconds: i64) -> Result<BlockText, E> {
+        Ok(BlockText::Duration(seconds.to_string()))
+    }
+
+    fn visit_u64<E: de::Error>(self, seconds: u64) -> Result<BlockText, E> {
+        Ok(BlockText::Duration(seconds.to_string()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<BlockText, A::Error> {
+        BlockMap::deserialize(MapAccessDeserializer::new(map)).map(BlockText::Map)
+    }
 }
 
 /// A block with the number of denials before it.
@@ -149,5 +196,5 @@ pub struct BlockMap {
     pub duration: String,
     /// Denials in a row; 1 if not said.
     #[serde(default)]
-    pub after: Option<u32>,
+    pub after: Option<u64>,
 }

@@ -33,6 +33,8 @@ pub enum Algorithm {
     FixedWindow,
     SlidingWindow,
     SlidingLog,
+    /// Of leases, which a rule asks for by itself: it is no default for others.
+    #[value(skip)]
     Concurrency,
 }
 
@@ -227,7 +229,7 @@ impl Limit {
             }
         }
         // The module's bound: at most 10^9 units a second.
-        if self.algorithm.is_bucket() && self.requests / self.unit.seconds() > 1_000_000_000 {
+        if self.algorithm.is_bucket() && self.requests > 1_000_000_000 * self.unit.seconds() {
             return Err("a bucket refills by at most 1000000000 a second".into());
         }
         if self.algorithm == Algorithm::SlidingLog {

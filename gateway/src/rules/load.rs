@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_saphyr::{Location, Spanned};
+use serde_saphyr::{Error, Location, Spanned, UserMessageFormatter};
 
 use super::file::{BlockText, File, Node as Written, RateLimit};
 use super::limit::{self, Algorithm, Block, Limit};
@@ -80,10 +80,15 @@ impl Reader<'_> {
         match serde_saphyr::from_str(text) {
             Ok(file) => Some(file),
             Err(error) => {
-                let place =
-                    error.location().map_or_else(|| self.file.to_owned(), |at| self.place(at));
-                let message = error.without_snippet().to_string();
-                self.problems.push(Problem { place, message });
+                let message = sentence(error.without_snippet());
+                match error.location() {
+                    None => self.problems.push(Problem { place: self.file.to_owned(), message }),
+                    Some(at) => {
+                        // The place is told once, and before the message.
+                        let place = format!(" at line {}, column {}", at.line(), at.column());
+                        self.wrong(at, message.strip_suffix(&place).unwrap_or(&message));
+                    }
+                }
                 None
             }
         }
@@ -276,10 +281,15 @@ impl Reader<'_> {
         });
         let unit = unit.transpose()?;
         if written.unlimited {
-            return match unit {
-                Some(_) => Err("an unlimited rule has no unit".into()),
-                None => Ok(None),
-            };
+            if unit.is_some() {
+                return Err("an unlimited rule has no unit".into());
+            }
+            if written.counts() {
+                return Err(
+                    "an unlimited rule has no limit: it goes with name and replaces alone".into()
+                );
+            }
+            return Ok(None);
         }
         let limit = if leases { self.leases(written)? } else { self.rate(written, unit)? };
         limit.check()?;
@@ -320,6 +330,8 @@ impl Reader<'_> {
         )
     }
 
+    /// The keys that all limits may have. A number that its type does not hold is out of bounds in any case:
+    /// [`Limit::check`] says so.
     fn common(&self, written: &RateLimit, limit: Limit) -> Result<Limit, String> {
         let block = match &written.block {
             None => None,
@@ -328,7 +340,7 @@ impl Reader<'_> {
             }
             Some(BlockText::Map(map)) => Some(Block {
                 duration: limit::duration(&map.duration)?,
-                after: map.after.unwrap_or(1),
+                after: map.after.map_or(1, |after| u32::try_from(after).unwrap_or(u32::MAX)),
             }),
         };
         let offset = written.offset.as_deref().map_or(Ok(0), signed_seconds)?;
@@ -337,9 +349,20 @@ impl Reader<'_> {
             cost: written.cost.unwrap_or(1),
             block,
             offset,
-            buckets: written.buckets,
+            buckets: written.buckets.map(|count| u16::try_from(count).unwrap_or(u16::MAX)),
             ..limit
         })
+    }
+}
+
+/// What is wrong with the YAML, in words that need no Rust.
+fn sentence(error: &Error) -> String {
+    match error {
+        Error::InvalidScalar { ty: "boolean", .. } => "true or false is expected".to_owned(),
+        Error::InvalidScalar { ty, .. } if ty.starts_with('u') => {
+            "a whole number from 0 on is expected".to_owned()
+        }
+        _ => error.render_with_formatter(&UserMessageFormatter),
     }
 }
 
