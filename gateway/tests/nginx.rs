@@ -2,7 +2,7 @@
 
 use crate::limits;
 use crate::page;
-use crate::proxies::{NGINX, Site};
+use crate::proxies::{NGINX, NGINX_REFUSES, Site};
 
 #[tokio::test]
 async fn limits_hold_behind_nginx() {
@@ -19,4 +19,10 @@ async fn nginx_without_redis_or_a_gateway() {
 #[tokio::test]
 async fn nginx_closed_without_redis() {
     limits::closed_without_redis(NGINX).await;
+}
+
+/// Without the line for it nginx takes a gateway that is away for an error of its own.
+#[tokio::test]
+async fn nginx_that_refuses_without_a_gateway() {
+    limits::without(NGINX_REFUSES, 500).await;
 }

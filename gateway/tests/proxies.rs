@@ -76,6 +76,10 @@ pub const NGINX: Kind = Kind {
     edit: None,
 };
 
+/// As `docs/gateway.md` says.
+pub const NGINX_REFUSES: Kind =
+    Kind { edit: Some(("error_page 502 504 = @unanswered;", "")), ..NGINX };
+
 /// A file of `gateway/examples/`.
 pub fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -19,8 +19,11 @@ pub struct Gateway {
 
 impl Gateway {
     pub fn start(pinning: &Pinning, server: u16) -> Result<Self> {
-        let mut child = pinning
-            .command(env!("CARGO_BIN_EXE_redis-rl-gateway"))
+        let mut words = pinning.under();
+        words.push(env!("CARGO_BIN_EXE_redis-rl-gateway").to_owned());
+        let (program, arguments) = words.split_first().context("nothing to start")?;
+        let mut child = Command::new(program)
+            .args(arguments)
             .args(["serve", "--threads", "1", "--timeout", "5s", "--config", RULES])
             .args(["--redis", &format!("redis://127.0.0.1:{server}")])
             .args(["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])

@@ -105,20 +105,13 @@ impl Pinning {
 
     /// Starts a server that is measured.
     pub fn start(&self, builder: Builder) -> Result<Server> {
-        match self.measured {
-            Some(core) => builder.under(["taskset", "-c", &core.to_string()]).start(),
-            None => builder.start(),
-        }
+        builder.under(self.under().iter().map(String::as_str)).start()
     }
 
-    /// Another program that is measured.
-    #[allow(dead_code, reason = "the gateway's benchmark shares this file")]
-    pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(if self.measured.is_some() { "taskset" } else { program });
-        if let Some(core) = self.measured {
-            command.args(["-c", &core.to_string(), program]);
-        }
-        command
+    /// What runs a program that is measured: its name and arguments follow.
+    pub fn under(&self) -> Vec<String> {
+        let words = |core| ["taskset".to_owned(), "-c".to_owned(), format!("{core}")];
+        self.measured.map(words).into_iter().flatten().collect()
     }
 }
 
