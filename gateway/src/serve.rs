@@ -11,7 +11,9 @@ use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tonic::transport::server::TcpIncoming;
+use tokio::time::MissedTickBehavior;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
 
 use crate::cli::Serve;
 use crate::grpc::{self, RateLimits};
@@ -23,6 +25,10 @@ use crate::redis::{self, Store};
 use crate::rules::KeyStyle;
 use crate::service::{Service, Settings};
 use crate::{files, telemetry};
+
+/// How often the samples of the latency histograms are counted. They are counted on a thread that serves, and meanwhile it serves
+/// nobody: so it is done before they are many.
+const UPKEEP: Duration = Duration::from_millis(50);
 
 /// Runs until it is asked to end, and until what was under way is finished then.
 ///
@@ -61,17 +67,15 @@ async fn listen(serve: Serve) -> anyhow::Result<()> {
     let metrics = bind("metrics", serve.metrics).await?;
     tokio::spawn(files::watch(serve.config.clone(), options, texts, service.clone()));
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<grpc::Server>().await;
-    let grpc = tonic::transport::Server::builder()
-        .tcp_nodelay(true)
-        .add_service(health_service)
-        .add_service(reflection_v1()?)
-        .add_service(reflection_v1alpha()?)
-        .add_service(RateLimits::server(service.clone(), serve.fields.form()))
-        .serve_with_incoming_shutdown(
-            TcpIncoming::from(grpc).with_nodelay(Some(true)),
-            asked(ended.clone()),
-        );
+    health.set_service_status(grpc::NAME, ServingStatus::Serving).await;
+    let grpc = grpc::serve(
+        grpc,
+        RateLimits::new(service.clone(), serve.fields.form()),
+        Routes::new(health_service)
+            .add_service(reflection_v1()?)
+            .add_service(reflection_v1alpha()?),
+        asked(ended.clone()),
+    );
     let identity = Identity::new(
         serve.trusted_proxies.clone(),
         serve.forwarded_header,
@@ -91,14 +95,12 @@ async fn listen(serve: Serve) -> anyhow::Result<()> {
     tokio::spawn(async move {
         signalled().await;
         tracing::info!("asked to end: no new requests, and those under way are finished");
-        health.set_not_serving::<grpc::Server>().await;
+        health.set_service_status(grpc::NAME, ServingStatus::NotServing).await;
         end.send_replace(true);
     });
-    let both = async {
-        tokio::try_join!(async { grpc.await.context("gRPC") }, async { http.await.context("HTTP") })
-    };
+    let both = async { tokio::join!(grpc, async { http.await.context("HTTP") }).1 };
     tokio::select! {
-        done = both => done.map(|_| ()),
+        done = both => done,
         () = late(ended, serve.drain) => {
             tracing::warn!("requests or connections are left after {:?}: they are cut off", serve.drain);
             Ok(())
@@ -155,7 +157,8 @@ fn reflected() -> tonic_reflection::server::Builder<'static> {
 fn exporter(prometheus: PrometheusHandle, service: Arc<Service>) -> Router {
     let upkeep = prometheus.clone();
     tokio::spawn(async move {
-        let mut ticks = tokio::time::interval(Duration::from_secs(5));
+        let mut ticks = tokio::time::interval(UPKEEP);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             upkeep.run_upkeep();

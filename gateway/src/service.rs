@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use axum::http::HeaderMap;
 use tracing::Instrument as _;
 
 use crate::decision::Verdict;
@@ -15,6 +16,7 @@ use crate::redis::{Store, Unasked};
 use crate::request::Request;
 use crate::rules::limit::Algorithm;
 use crate::rules::{Mode, Rules};
+use crate::telemetry;
 
 /// The target of the spans that are traces. The log leaves them out.
 pub const TRACES: &str = "rl_gateway_trace";
@@ -121,11 +123,15 @@ impl Service {
         !self.store.is_open()
     }
 
-    /// Decides a request.
+    /// Decides a request. `headers` are those of the question: they can say which trace it belongs to.
     ///
     /// # Errors
     /// It is malformed, or the server is away and nothing passes then.
-    pub async fn decide(&self, request: &Request) -> Result<Outcome, Unanswered> {
+    pub async fn decide(
+        &self,
+        request: &Request,
+        headers: &HeaderMap,
+    ) -> Result<Outcome, Unanswered> {
         let span = tracing::debug_span!(
             target: TRACES,
             "decide",
@@ -133,6 +139,7 @@ impl Service {
             descriptors = request.descriptors.len(),
             refused = tracing::field::Empty,
         );
+        telemetry::continue_trace(&span, headers);
         let answer = self.answer(request).instrument(span.clone()).await;
         match &answer {
             Ok(outcome) => {
@@ -149,7 +156,8 @@ impl Service {
         let domain = rules.domain(&request.domain);
         let mut plan = Plan::new(request, domain.map(|domain| &**domain), &self.settings.style)?;
         if !self.recall(&mut plan)
-            && let Err(reason) = self.ask(&mut plan).await
+            // Boxed: what is answered from memory is not to carry its size about.
+            && let Err(reason) = Box::pin(self.ask(&mut plan)).await
         {
             self.meters.unasked(&request.domain, &reason);
             self.stand_in(&mut plan, &reason)?;

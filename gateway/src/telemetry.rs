@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal as _;
 
+use axum::http::HeaderMap;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
@@ -59,9 +60,41 @@ pub fn start(serve: &Serve) -> anyhow::Result<Telemetry> {
         let traces = tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("redis-rl-gateway"))
             .with_filter(EnvFilter::try_new(format!("{TRACES}=debug"))?);
+        opentelemetry::global::set_text_map_propagator(
+            opentelemetry_sdk::propagation::TraceContextPropagator::new(),
+        );
         registry.with(traces).try_init()?;
         return Ok(Telemetry { provider: Some(provider) });
     }
     registry.try_init()?;
     Ok(Telemetry::default())
+}
+
+/// Makes a span part of the trace that the `traceparent` among these headers names. Without a trace it begins one, and in a
+/// program without the feature `otlp` there are none.
+#[cfg_attr(not(feature = "otlp"), expect(unused_variables))]
+pub fn continue_trace(span: &tracing::Span, headers: &HeaderMap) {
+    #[cfg(feature = "otlp")]
+    if !span.is_disabled() {
+        use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+        let parent = opentelemetry::global::get_text_map_propagator(|propagator| {
+            propagator.extract(&Fields(headers))
+        });
+        // It fails where nobody collects traces.
+        let _ = span.set_parent(parent);
+    }
+}
+
+#[cfg(feature = "otlp")]
+struct Fields<'a>(&'a HeaderMap);
+
+#[cfg(feature = "otlp")]
+impl opentelemetry::propagation::Extractor for Fields<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(axum::http::HeaderName::as_str).collect()
+    }
 }

@@ -5,8 +5,8 @@
 //! core 1   the server, and this program: HTTP/2 connections with many requests under way on each
 //!
 //! decisions   closed loop: each stream asks anew as soon as it is answered            load.rs
-//! latency     open loop: requests are sent when they are due, at half that rate,      pace.rs
-//!             to the gateway and to the server itself in turns
+//! latency     open loop: requests are sent when they are due, at half the promised     pace.rs
+//!             rate, to the gateway and to the server itself in turns
 //! denials     one user who is over his limit: the server must not hear of him
 //! ```
 //!
@@ -43,7 +43,7 @@ mod server;
 use gateway::Gateway;
 use load::{Load, Shape};
 use machine::{Build, Pinning};
-use results::{Results, Round};
+use results::{DECISIONS, Results, Round};
 use server::{Server, field, info};
 
 /// Measures the gateway in front of a real server.
@@ -146,10 +146,10 @@ async fn round(options: &Options, server: &Server, gateway: &Gateway) -> Result<
         "the server was asked {asked} times for one user who is over his limit"
     );
 
-    let rate = one.rate() / 2.0;
+    let rate = DECISIONS / 2.0;
     let direct = pace::server(server, rate, time, options.users).await?;
     let through = pace::gateway(&load(Shape::OneLimit).await?, rate, time).await?;
-    Ok(Round { one, three, denied, direct, through, rate })
+    Ok(Round { one, three, denied, direct, through })
 }
 
 /// How many times the server has decided.

@@ -4,6 +4,8 @@ pub mod envoy;
 pub mod fields;
 pub mod problem;
 
+use std::time::Duration;
+
 use fields::{Named, QuotaUnit};
 
 use crate::plan::{Action, Row};
@@ -47,11 +49,7 @@ pub fn refusal(outcome: &Outcome) -> problem::Problem {
 
 /// A wait that is longer than the limit itself can make anybody wait comes from a block.
 fn is_blocked(row: &Row) -> bool {
-    let longest = |row: &Row| {
-        let limit = row.limit.as_ref()?;
-        limit.block?;
-        limit.window_us().map(|window| window / 1000)
-    };
+    let limit = row.limit.as_ref().filter(|limit| limit.block.is_some());
     let wait = row.verdict.filter(|verdict| !verdict.allowed).and_then(|verdict| verdict.wait_ms);
-    longest(row).zip(wait).is_some_and(|(longest, wait)| wait > longest)
+    limit.zip(wait).is_some_and(|(limit, wait)| Duration::from_millis(wait) > limit.refill())
 }

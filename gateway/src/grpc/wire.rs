@@ -1,12 +1,12 @@
-//! The service on the wire: Envoy's question in, its answer out.
+//! The messages of a unary call: Envoy's question in, its answer out.
+//!
+//! ```text
+//! 0 | length, 4 bytes | message        0: not compressed
+//! ```
 //!
 //! A header may hold any bytes, and Envoy sends them as they are, in fields that are meant to be UTF-8. Whoever reads such a
 //! message strictly fails, and Envoy lets a request pass whose question failed: with one byte a client would escape all its
 //! limits. So text is read as bytes here, and what is not UTF-8 becomes U+FFFD.
-
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::{
@@ -14,104 +14,59 @@ use envoy_types::pb::envoy::extensions::common::ratelimit::v3::rate_limit_descri
 };
 use envoy_types::pb::envoy::service::ratelimit::v3::{RateLimitRequest, RateLimitResponse};
 use envoy_types::pb::google::protobuf::UInt64Value;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use prost::Message;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
-use tonic::server::{Grpc, NamedService, UnaryService};
-use tonic::{Request, Response, Status};
+use prost::bytes::{BufMut as _, Bytes, BytesMut};
+use tonic::Status;
 
-use super::{LARGEST_MESSAGE, RateLimits};
-use crate::metrics;
+use super::{LARGEST_MESSAGE, malformed};
 
-const METHOD: &str = "/envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
+/// What comes before a message.
+const PREFIX: usize = 5;
 
-/// The service, for tonic's router.
-#[derive(Clone)]
-pub struct Server(pub(super) Arc<RateLimits>);
-
-impl NamedService for Server {
-    const NAME: &'static str = "envoy.service.ratelimit.v3.RateLimitService";
-}
-
-impl<B> Service<http::Request<B>> for Server
-where
-    B: Body + Send + 'static,
-    B::Error: Into<StdError> + Send + 'static,
-{
-    type Response = http::Response<tonic::body::Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        let this = self.clone();
-        Box::pin(async move {
-            if request.uri().path() != METHOD {
-                return Ok(Status::unimplemented("the method is ShouldRateLimit").into_http());
-            }
-            let mut grpc =
-                Grpc::new(Wire).apply_max_message_size_config(Some(LARGEST_MESSAGE), None);
-            Ok(grpc.unary(this, request).await)
-        })
-    }
-}
-
-impl UnaryService<RateLimitRequest> for Server {
-    type Response = RateLimitResponse;
-    type Future = BoxFuture<Response<RateLimitResponse>, Status>;
-
-    fn call(&mut self, request: Request<RateLimitRequest>) -> Self::Future {
-        let limits = Arc::clone(&self.0);
-        Box::pin(async move { limits.answer(request.into_inner()).await.map(Response::new) })
-    }
-}
-
-struct Wire;
-
-impl Codec for Wire {
-    type Encode = RateLimitResponse;
-    type Decode = RateLimitRequest;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Wire {
-    type Item = RateLimitResponse;
-    type Error = Status;
-
-    fn encode(
-        &mut self,
-        response: RateLimitResponse,
-        to: &mut EncodeBuf<'_>,
-    ) -> Result<(), Status> {
-        response.encode(to).map_err(|error| Status::internal(error.to_string()))
-    }
-}
-
-impl Decoder for Wire {
-    type Item = RateLimitRequest;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<RateLimitRequest>, Status> {
-        match Question::decode(from) {
-            Ok(question) => Ok(Some(question.into())),
-            Err(error) => {
-                metrics::malformed();
-                Err(Status::invalid_argument(format!("no RateLimitRequest: {error}")))
-            }
+/// Reads the question of a call.
+///
+/// # Errors
+/// It is too large, compressed, or none; or the client has gone.
+pub(super) async fn read(body: Incoming) -> Result<RateLimitRequest, Status> {
+    let body = Limited::new(body, LARGEST_MESSAGE + PREFIX).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Status::out_of_range(format!(
+                "the message is too large: it may have {LARGEST_MESSAGE} bytes"
+            ))
+        } else {
+            Status::cancelled(error.to_string())
         }
+    })?;
+    let body = body.to_bytes();
+    let [compressed, length @ ..] = body.get(..PREFIX).unwrap_or_default() else {
+        return Err(malformed("there is no message".into()));
+    };
+    if *compressed != 0 {
+        return Err(Status::unimplemented("compressed messages are not read"));
     }
+    let message = body.get(PREFIX..).unwrap_or_default();
+    let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+    if message.len() != length {
+        let has = message.len();
+        return Err(malformed(format!("a message of {length} bytes has {has}")));
+    }
+    let question = Question::decode(message);
+    question
+        .map(RateLimitRequest::from)
+        .map_err(|error| malformed(format!("no RateLimitRequest: {error}")))
+}
+
+/// The message of an answer, with what comes before it.
+pub(super) fn write(answer: &RateLimitResponse) -> Bytes {
+    let length = answer.encoded_len();
+    let mut bytes = BytesMut::with_capacity(PREFIX + length);
+    bytes.put_u8(0);
+    // Answers have a few hundred bytes for each descriptor.
+    bytes.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    answer.encode_raw(&mut bytes);
+    bytes.freeze()
 }
 
 /// A `RateLimitRequest` with bytes for text.

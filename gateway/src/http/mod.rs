@@ -62,10 +62,11 @@ pub trait Decides: Send + Sync + 'static {
     /// There is no such domain: a sentence with those that there are.
     fn domain(&self, name: Option<&str>) -> Result<Arc<Domain>, String>;
 
-    /// Decides a request.
+    /// Decides a request, which came with these headers.
     fn decide(
         &self,
         request: &Request,
+        headers: &HeaderMap,
     ) -> impl Future<Output = Result<RateLimitResponse, Undecided>> + Send;
 }
 
@@ -95,9 +96,13 @@ impl Decides for Asked {
         })
     }
 
-    async fn decide(&self, request: &Request) -> Result<RateLimitResponse, Undecided> {
+    async fn decide(
+        &self,
+        request: &Request,
+        headers: &HeaderMap,
+    ) -> Result<RateLimitResponse, Undecided> {
         let began = Instant::now();
-        let answer = self.service.decide(request).await;
+        let answer = self.service.decide(request, headers).await;
         self.service.meters().answered(Via::Http, began.elapsed(), answer.is_err());
         match answer {
             Ok(outcome) => Ok(envoy::response(&outcome, self.form, now_ms())),
@@ -144,11 +149,12 @@ async fn health(State(ended): State<watch::Receiver<bool>>) -> (StatusCode, &'st
 
 async fn answer_json<D: Decides>(
     State(edge): State<Arc<Edge<D>>>,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let body = body.map_err(|rejection| unreadable(rejection.status(), &rejection.body_text()))?;
     let request = json::read(&body).map_err(|error| bad_request(&error))?;
-    let response = edge.decides.decide(&request).await?;
+    let response = edge.decides.decide(&request, &headers).await?;
     let body = json::write(&response).map_err(|error| bad_request(&error))?;
     Ok((status(&response), [(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
@@ -177,7 +183,7 @@ async fn checked<D: Decides>(edge: &Edge<D>, parts: &Parts) -> Result<Response, 
     if request.descriptors.is_empty() {
         return Ok(StatusCode::OK.into_response());
     }
-    let response = edge.decides.decide(&request).await?;
+    let response = edge.decides.decide(&request, &parts.headers).await?;
     let headers = response.response_headers_to_add.iter().filter_map(|field| {
         Some((HeaderName::try_from(&field.key).ok()?, HeaderValue::try_from(&field.value).ok()?))
     });

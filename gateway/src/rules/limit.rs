@@ -264,11 +264,13 @@ impl Limit {
 
     /// How long a request may have to wait for its turn: the time in which a full leaky bucket drains.
     pub fn longest_turn(&self) -> Duration {
-        if self.algorithm != Algorithm::LeakyBucket || self.requests == 0 {
-            return Duration::ZERO;
-        }
-        let millis = u128::from(self.capacity()) * u128::from(self.unit.seconds()) * 1000
-            / u128::from(self.requests);
+        if self.algorithm == Algorithm::LeakyBucket { self.refill() } else { Duration::ZERO }
+    }
+
+    /// The time in which all of what it holds comes back, and so the longest wait that it makes anybody wait who is not blocked.
+    pub fn refill(&self) -> Duration {
+        let whole = u128::from(self.capacity()) * u128::from(self.unit.seconds()) * 1000;
+        let millis = whole.checked_div(u128::from(self.requests)).unwrap_or(0);
         Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)).min(LONGEST)
     }
 

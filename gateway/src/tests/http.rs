@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, to_bytes};
 use axum::extract::ConnectInfo;
-use axum::http::{HeaderValue, Request as HttpRequest, StatusCode, Version};
+use axum::http::{HeaderMap, HeaderValue, Request as HttpRequest, StatusCode, Version};
 use envoy_types::pb::envoy::config::core::v3::HeaderValue as Field;
 use envoy_types::pb::envoy::service::ratelimit::v3::RateLimitResponse;
 use envoy_types::pb::envoy::service::ratelimit::v3::rate_limit_response::Code;
@@ -37,7 +37,11 @@ impl Decides for Fake {
         Ok(Arc::new(domain))
     }
 
-    async fn decide(&self, request: &Request) -> Result<RateLimitResponse, Undecided> {
+    async fn decide(
+        &self,
+        request: &Request,
+        _: &HeaderMap,
+    ) -> Result<RateLimitResponse, Undecided> {
         self.asked.lock().unwrap().push(request.clone());
         self.answer.clone()
     }

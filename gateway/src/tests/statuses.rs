@@ -26,6 +26,8 @@ descriptors:
   - {key: shadow, shadow_mode: true, rate_limit: {unit: second, requests_per_unit: 5}}
   - {key: quota, quota_mode: true, rate_limit: {unit: second, requests_per_unit: 5}}
   - {key: leases, rate_limit: {concurrency: 3, ttl: 60s}}
+  - key: blocks
+    rate_limit: {algorithm: token_bucket, unit: minute, requests_per_unit: 1, burst: 60, block: {duration: 2h}}
 ";
 
 const YES: Verdict =
@@ -102,6 +104,23 @@ fn a_refusal_has_a_body_and_a_grant_has_none() {
     assert_eq!(names(&none), ["content-type"], "without fields");
     // What cannot refuse is not the client's business.
     assert!(names(&answered("shadow=1 + free=1 + unknown=1", Some(NO))).is_empty());
+}
+
+#[test]
+fn a_wait_that_the_limit_does_not_explain_is_that_of_a_block() {
+    for (descriptor, minutes, expected) in [
+        // The bucket holds an hour's requests: whoever wants all of them may wait for longer than its unit.
+        ("blocks=1", 1, "quota-exceeded"),
+        ("blocks=1", 60, "quota-exceeded"),
+        ("blocks=1", 61, "abnormal-usage-detected"),
+        ("a=1", 61, "quota-exceeded"),
+    ] {
+        let verdict = Verdict { wait_ms: Some(minutes * 60_000), ..NO };
+        let response = answered(descriptor, Some(verdict));
+        let body: serde_json::Value = serde_json::from_slice(&response.raw_body).unwrap();
+        let kind = body["type"].as_str().unwrap().rsplit('#').next().unwrap();
+        assert_eq!(kind, expected, "{descriptor} with {minutes} minutes");
+    }
 }
 
 #[test]

@@ -102,8 +102,8 @@ pub const GATEWAY: Part = Part {
     heading: "Gateway",
     method: "\
 The gateway has one thread and a core for itself; the server and the load share another one. Requests are Envoy's, by gRPC. Rates are \
-of a closed loop: each request is followed by the next as soon as it is answered. Latencies are of an open loop at half the rate of one \
-limit: requests are sent when they are due, a few every 200 µs, to the server itself (the same RL.MULTI) and to the gateway in turns. \
+of a closed loop: each request is followed by the next as soon as it is answered. Latencies are of an open loop at 15,000 requests a second, \
+half of the promised rate: requests are sent when they are due, a few every 200 µs, to the server itself (the same RL.MULTI) and to the gateway in turns. \
 Denials from memory are of one user who is over his limit; the server's counters are asked afterwards whether it has heard of him. \
 What stands here are medians over the rounds.",
 };
