@@ -182,3 +182,51 @@ async fn a_server_that_is_away_takes_nothing_from_the_slots_of_the_others() {
     until_closed(&store).await;
     ask(&store, &peek(&away)).await.unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_takes_over_is_asked_and_knows_what_was_used() {
+    let cluster = Cluster::start().await;
+    let replica = node();
+    let lost = &cluster.0[0];
+    let id: String = send(lost, "CLUSTER MYID");
+    send::<()>(&replica, &format!("CLUSTER MEET 127.0.0.1 {} {}", lost.port(), bus_port(lost)));
+    // Those who do not know it yet would not vote for it.
+    until("all to know the replica", async || {
+        cluster.0.iter().chain([&replica]).all(|server| {
+            send::<String>(server, "CLUSTER INFO").contains("cluster_known_nodes:4\r\n")
+        })
+    })
+    .await;
+    send::<()>(&replica, &format!("CLUSTER REPLICATE {id}"));
+    until("the replica to be in step", async || {
+        send::<String>(&replica, "INFO replication").contains("master_link_status:up")
+    })
+    .await;
+    let store = cluster.store(TIMEOUT).await;
+    let [key, other, ..] = Cluster::keys();
+    let take = format!("RL.FIXEDWINDOW {key} 5 1h");
+    for remaining in [4, 3] {
+        assert_eq!(integers(ask(&store, &take).await.unwrap())[2], remaining);
+    }
+    let mut there = replica.connection().unwrap();
+    redis::cmd("READONLY").exec(&mut there).unwrap();
+    until("the replica to know of it", async || {
+        let state: Vec<i64> = redis::cmd("RL.PEEK").arg(&key).query(&mut there).unwrap_or_default();
+        state.get(2) == Some(&3)
+    })
+    .await;
+
+    let mut servers = cluster.0.into_iter();
+    drop(servers.next());
+    until("the replica's answer", async || {
+        let untouched = ask(&store, &format!("RL.PEEK {other}")).await;
+        assert!(matches!(untouched, Ok(Ok(_))), "other slots are served meanwhile: {untouched:?}");
+        matches!(ask(&store, &format!("RL.PEEK {key}")).await, Ok(Ok(_)))
+    })
+    .await;
+    for remaining in [2, 1, 0] {
+        assert_eq!(integers(ask(&store, &take).await.unwrap())[2], remaining);
+    }
+    assert_eq!(integers(ask(&store, &take).await.unwrap())[0], 0, "exactly the limit");
+    until_closed(&store).await;
+}

@@ -299,22 +299,45 @@ async fn a_malformed_request_gets_a_sentence() {
     assert_eq!(client.ask(&[odd]).await.rows(), [(true, 9)]);
 }
 
+/// Sends these bytes as the body of a call. What comes back is the body, or the number of an error.
+async fn post(site: &Site, method: &str, body: Vec<u8>) -> Result<Vec<u8>, String> {
+    let http = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let service = "envoy.service.ratelimit.v3.RateLimitService";
+    let request = http.post(format!("http://127.0.0.1:{}/{service}/{method}", site.gateway.grpc));
+    let request = request.header("content-type", "application/grpc").header("te", "trailers");
+    let response = request.body(body).send().await.unwrap();
+    // An error stands among the fields before the body.
+    match response.headers().get("grpc-status") {
+        Some(status) => Err(status.to_str().unwrap().to_owned()),
+        None => Ok(response.bytes().await.unwrap().to_vec()),
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_message_gets_an_error_of_its_kind() {
+    const INVALID_ARGUMENT: &str = "3";
+    const UNIMPLEMENTED: &str = "12";
+    let site = Site::start(RULES).await;
+    for (method, body, status) in [
+        ("ShouldRateLimit", &b""[..], INVALID_ARGUMENT),
+        ("ShouldRateLimit", b"\0\0\0", INVALID_ARGUMENT),
+        ("ShouldRateLimit", b"\0\0\0\0\x02\x0a", INVALID_ARGUMENT),
+        ("ShouldRateLimit", b"\0\0\0\0\0\x0a", INVALID_ARGUMENT),
+        ("ShouldRateLimit", b"\0\xff\xff\xff\xff\x0a", INVALID_ARGUMENT),
+        ("ShouldRateLimit", b"\0\0\0\0\x02\x0a\xff", INVALID_ARGUMENT),
+        // No bytes are a message: it names no domain.
+        ("ShouldRateLimit", b"\0\0\0\0\0", INVALID_ARGUMENT),
+        ("ShouldRateLimit", b"\x01\0\0\0\x01x", UNIMPLEMENTED),
+        ("MustRateLimit", b"\0\0\0\0\0", UNIMPLEMENTED),
+    ] {
+        assert_eq!(post(&site, method, body.to_vec()).await, Err(status.into()), "{body:?}");
+    }
+}
+
 /// As Envoy sends a header that is no UTF-8. It lets a request pass whose question fails.
 #[tokio::test]
 async fn text_of_any_bytes_is_limited() {
     let site = Site::start(RULES).await;
-    let http = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
-    let ask = async |message: &[u8]| {
-        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
-        let body = [&[0], &length[..], message].concat();
-        let service = "envoy.service.ratelimit.v3.RateLimitService/ShouldRateLimit";
-        let request = http.post(format!("http://127.0.0.1:{}/{service}", site.gateway.grpc));
-        let request = request.header("content-type", "application/grpc").header("te", "trailers");
-        let response = request.body(body).send().await.unwrap();
-        // An error stands among the fields before the body.
-        let status = response.headers().get("grpc-status").cloned();
-        (status, response.bytes().await.unwrap())
-    };
     let mut odd = RateLimitRequest {
         domain: "d".into(),
         descriptors: vec![hits("user=??", 6)],
@@ -324,14 +347,13 @@ async fn text_of_any_bytes_is_limited() {
     let at = odd.windows(2).position(|bytes| bytes == b"??").unwrap();
     odd[at..at + 2].copy_from_slice(b"\xff\xe9");
     for code in [RateLimitCode::Ok, RateLimitCode::OverLimit] {
-        let (status, body) = ask(&odd).await;
-        assert_eq!(status, None);
-        let answer = RateLimitResponse::decode(&body[5..]).unwrap();
+        let length = u32::try_from(odd.len()).unwrap().to_be_bytes();
+        let body = [&[0], &length[..], &odd].concat();
+        let answer = post(&site, "ShouldRateLimit", body).await.unwrap();
+        let answer = RateLimitResponse::decode(&answer[5..]).unwrap();
         assert_eq!(answer.overall_code(), code, "{answer:?}");
         assert_eq!(answer.statuses[0].limit_remaining, 4);
     }
-    let (status, _) = ask(b"\x0a\xff").await;
-    assert_eq!(status.unwrap(), "3", "INVALID_ARGUMENT");
 }
 
 #[tokio::test]

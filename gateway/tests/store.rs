@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use redis_rl_gateway::redis::{Ask, Reason, Settings, Store, Unasked, slot};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::server::{Server, field, free_port, info, patience};
+use crate::server::{Server, binary, field, free_port, info, patience};
 
 /// Long enough for a machine that is busy.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
@@ -176,6 +177,10 @@ async fn connections_have_a_name_and_log_in_as_they_were_told() {
 
 #[tokio::test]
 async fn over_tls_only_a_server_of_a_trusted_certificate_is_asked() {
+    if !speaks_tls() {
+        println!("skipped: this server was built without TLS");
+        return;
+    }
     let (log, _guard) = Log::start();
     let folder = tempfile::tempdir().unwrap();
     let certified = rcgen::generate_simple_self_signed(["127.0.0.1".into()]).unwrap();
@@ -198,6 +203,13 @@ async fn over_tls_only_a_server_of_a_trusted_certificate_is_asked() {
     let strict = store(&format!("rediss://127.0.0.1:{port}"), TIMEOUT);
     until("the log", async || log.text().contains("certificate")).await;
     assert_eq!(ask(&strict, "RL.PEEK k").await, Err(Unasked { reason: Reason::Open }));
+}
+
+/// Whether the server was built with TLS. The port is wrong, so that it ends at once.
+fn speaks_tls() -> bool {
+    let ended = Command::new(binary()).args(["--tls-port", "-1"]).output().unwrap();
+    let text = [ended.stdout, ended.stderr].concat();
+    String::from_utf8_lossy(&text).contains("between 0 and 65535")
 }
 
 /// Asks without pause, each time for a limit of its own, and asserts that no reply is another's.
