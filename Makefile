@@ -80,9 +80,10 @@ test-servers: setup ## run the server tests on the installed server, Redis 8.2.3
 test-upgrade: setup ## test an upgrade from the module as it was before its stored format last grew
 	@scripts/test-upgrade
 
-test-long: setup ## run all the tests with many more random cases
+test-long: setup ## run all the tests with many more random cases, and the gateway's with traces
 	cargo build --release --examples
 	$(WITH_SERVER) RL_LONG=1 cargo test --release --lib --test server
+	$(WITH_SERVER) cargo test --package redis-rl-gateway --lib --features otlp
 
 test-valgrind: setup ## run the server tests with the server under valgrind (TESTS='errors:: hostile::': these)
 	@scripts/test-valgrind $(TESTS)

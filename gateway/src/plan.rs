@@ -10,7 +10,8 @@
 //! In a cluster the rules whose keys lie in one slot are one RL.MULTI. Slots are asked in turn, a round each. If one refuses,
 //! the next ones are not asked, and what was taken in those before it is given back in a last round. So for a moment the
 //! first slots count a request that is refused in the end: others can be refused for its sake, but none is granted beyond a
-//! limit, and nothing stays charged while the server answers. The same round gives back if a look at hits of 0 refuses, or all rules
+//! limit, and nothing stays charged while the server answers. Slots with leases come last: to give a lease back that was held
+//! before, and only renewed, would end it. The same round gives back if a look at hits of 0 refuses, or all rules
 //! in quota mode.
 
 use std::collections::HashSet;
@@ -212,6 +213,9 @@ impl Plan {
                 }
             }
         }
+        let rows = &self.rows;
+        let leases = |wanted: &Wanted| rows.get(first(wanted)).is_some_and(Row::is_lease);
+        self.groups.sort_by_key(|group| group.wanted.iter().any(leases));
         Ok(())
     }
 

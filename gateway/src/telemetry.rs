@@ -98,3 +98,32 @@ impl opentelemetry::propagation::Extractor for Fields<'_> {
         self.0.keys().map(axum::http::HeaderName::as_str).collect()
     }
 }
+
+#[cfg(all(test, feature = "otlp"))]
+mod tests {
+    use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+    use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_span_belongs_to_the_trace_of_the_request() {
+        opentelemetry::global::set_text_map_propagator(
+            opentelemetry_sdk::propagation::TraceContextPropagator::new(),
+        );
+        let provider = opentelemetry_sdk::trace::SdkTracerProvider::default();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let trace = |headers: &HeaderMap| {
+                let span = tracing::debug_span!(target: TRACES, "decide");
+                continue_trace(&span, headers);
+                span.context().span().span_context().trace_id().to_string()
+            };
+            let mut headers = HeaderMap::new();
+            assert_ne!(trace(&headers), "0af7651916cd43dd8448eb211c80319c");
+            let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+            headers.insert("traceparent", axum::http::HeaderValue::from_static(parent));
+            assert_eq!(trace(&headers), "0af7651916cd43dd8448eb211c80319c");
+        });
+    }
+}

@@ -26,6 +26,7 @@ descriptors:
   - {key: quota, quota_mode: true, rate_limit: {unit: second, requests_per_unit: 5}}
   - {key: tokens, rate_limit: {unit: second, requests_per_unit: 5, force: true}}
   - {key: leases, rate_limit: {concurrency: 3, ttl: 60s, cost: 2}}
+  - {key: jobs, rate_limit: {concurrency: 3, ttl: 60s}}
   - {key: new, rate_limit: {unit: second, requests_per_unit: 5, replaces: [{name: old}]}}
   - {key: old, rate_limit: {unit: second, requests_per_unit: 5, name: old}}
 ";
@@ -423,11 +424,13 @@ fn what_stands_beside_the_decision_and_refuses_gives_back_what_was_taken() {
 }
 
 #[test]
-fn a_lease_is_given_back_by_its_name() {
-    let mut plan = plan("leases=id + a=1", true);
+fn leases_are_asked_for_last_and_given_back_by_their_names() {
+    let mut plan = plan("leases=id + a=1 + jobs=7", true);
+    assert_eq!(round(&plan), [FIRST]);
+    answer(&mut plan, vec![multi(&[YES])]);
     answer(&mut plan, vec![multi(&[[1, 3, 1, 0, 60_000]])]);
     answer(&mut plan, vec![multi(&[NO])]);
-    assert_eq!(round(&plan), ["RL.RELEASE rl:cc:d:leases id"]);
+    assert_eq!(round(&plan), ["RL.REFUND rl:fw:d:a=1 1", "RL.RELEASE rl:cc:d:leases id"]);
 }
 
 #[test]
