@@ -280,8 +280,8 @@ for (const library of ["ioredis", "iovalkey", "node-redis", "valkey-glide"]) {
         return found.some(({ outcome }) => outcome.source === "redis");
       });
       await booted;
-      // A server that starts at once leaves time for few. Half of a timeout, for a machine that is busy, and two of them, for a
-      // pause of the machine: requests that wait would all take a whole one.
+      // A server that starts at once leaves time for few. Half of a timeout, for a machine that is busy, and two of
+      // them, for a pause of the machine: requests that wait would all take a whole one.
       const waited = during.filter(({ took }) => took >= 25).map(({ took }) => took);
       assert.ok(during.length > 0 && waited.length <= 2, `${during.length}, ${waited.join()}`);
       await until("the server's own decision", async () => (await local.check("w")).source === "redis");
