@@ -48,6 +48,9 @@ pub struct Reading {
     /// Several files may have rules of one domain
     #[arg(long, env = "RL_GATEWAY_MERGE_DOMAINS")]
     pub merge_domains: bool,
+    /// For how long a leaky bucket lets a request wait for its turn at most. Proxies have to wait for longer
+    #[arg(long, env = "RL_GATEWAY_LONGEST_TURN", value_parser = duration, default_value = "100ms")]
+    pub longest_turn: Duration,
 }
 
 impl Reading {
@@ -57,6 +60,7 @@ impl Reading {
             algorithm: self.algorithm,
             calendar: self.calendar,
             merge_domains: self.merge_domains,
+            longest_turn: self.longest_turn,
         }
     }
 }
@@ -105,6 +109,9 @@ pub struct Serve {
     /// Denials that are answered from memory until their wait is over, at most so many; 0 asks the server each time
     #[arg(long, env = "RL_GATEWAY_REMEMBER", value_name = "COUNT", default_value_t = 100_000)]
     pub remember: usize,
+    /// How long each of them is answered from memory at most: until then a reset by others is not seen
+    #[arg(long, env = "RL_GATEWAY_REMEMBER_FOR", value_parser = duration, default_value = "1m")]
+    pub remember_for: Duration,
     /// Decide, count and report everything, and refuse nothing
     #[arg(long, env = "RL_GATEWAY_SHADOW")]
     pub shadow: bool,

@@ -166,13 +166,15 @@ impl Meters {
     pub fn unasked(&self, domain: &str, reason: &Reason) {
         let kind = match reason {
             Reason::Unasked(unasked) => unasked.reason.name(),
-            Reason::Wrong(_) => {
-                counter!("rl_gateway_errors_total", "kind" => "redis").increment(1);
-                "error"
-            }
+            Reason::Wrong(_) => "error",
         };
         counter!("rl_gateway_unasked_total", "domain" => domain.to_owned(), "reason" => kind)
             .increment(1);
+    }
+
+    /// The server refused a command, or its reply was none of ours.
+    pub fn wrong(&self) {
+        counter!("rl_gateway_errors_total", "kind" => "redis").increment(1);
     }
 
     /// Whether the server is asked.
@@ -192,12 +194,13 @@ impl Meters {
         let meters = find(&self.domains, domain, DomainMeters::new);
         if outcome.refused { &meters.over_limit } else { &meters.ok }.increment(1);
         for row in outcome.rows.iter().filter(|row| row.rule.is_some()) {
-            count(&meters.rule(domain, &row.label), row, near_limit);
+            let shadow = outcome.shadowed || row.mode() == Mode::Shadow;
+            count(&meters.rule(domain, &row.label), row, shadow, near_limit);
         }
     }
 }
 
-fn count(meters: &RuleMeters, row: &Row, near_limit: u64) {
+fn count(meters: &RuleMeters, row: &Row, shadow: bool, near_limit: u64) {
     if !matches!(row.action, Action::Take | Action::TakeAlone | Action::Charge | Action::Pass) {
         return;
     }
@@ -210,7 +213,7 @@ fn count(meters: &RuleMeters, row: &Row, near_limit: u64) {
         }
     } else {
         meters.over_limit.increment(row.hits);
-        if row.mode() == Mode::Shadow {
+        if shadow {
             meters.shadow.increment(row.hits);
         }
         if row.remembered {

@@ -10,12 +10,15 @@
 //! In a cluster the rules whose keys lie in one slot are one RL.MULTI. Slots are asked in turn, a round each. If one refuses,
 //! the next ones are not asked, and what was taken in those before it is given back in a last round. So for a moment the
 //! first slots count a request that is refused in the end: others can be refused for its sake, but none is granted beyond a
-//! limit, and nothing stays charged while the server answers. Slots with leases come last: to give a lease back that was held
-//! before, and only renewed, would end it. The same round gives back if a look at hits of 0 refuses, or all rules
+//! limit, and nothing stays charged while the server answers. The same round gives back if a look at hits of 0 refuses, or all rules
 //! in quota mode.
+//!
+//! To give a lease back that was held before, and only renewed, would end it. So leases are asked for last: after the other slots,
+//! and after what stands beside them and can refuse.
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use redis::{Cmd, Value};
 
@@ -38,6 +41,8 @@ pub struct Style {
     pub keys: KeyStyle,
     /// For limits that a request brings along without a rule.
     pub algorithm: Algorithm,
+    /// For these, too: how long a leaky bucket lets a request wait for its turn.
+    pub longest_turn: Duration,
     /// Keys lie in slots, and a command reaches those of one.
     pub cluster: bool,
 }
@@ -144,6 +149,7 @@ struct Group {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    Alone,
     Group(usize),
     Undo,
     Done,
@@ -156,7 +162,10 @@ pub struct Plan {
     pub rows: Vec<Row>,
     groups: Vec<Group>,
     alone: Vec<usize>,
+    /// What stands alone is a round of its own, before the groups.
+    alone_first: bool,
     stage: Stage,
+    undecided: bool,
 }
 
 impl Plan {
@@ -171,11 +180,22 @@ impl Plan {
             rows.push(Row::new(at, descriptor, request.hits, domain, style)?);
         }
         replace(&mut rows);
-        let mut plan = Self { rows, groups: Vec::new(), alone: Vec::new(), stage: Stage::Done };
+        let mut plan = Self {
+            rows,
+            groups: Vec::new(),
+            alone: Vec::new(),
+            alone_first: false,
+            stage: Stage::Done,
+            undecided: false,
+        };
         plan.group(style.cluster)?;
-        if !(plan.groups.is_empty() && plan.alone.is_empty()) {
-            plan.stage = Stage::Group(0);
-        }
+        plan.stage = if plan.alone_first {
+            Stage::Alone
+        } else if plan.groups.is_empty() && plan.alone.is_empty() {
+            Stage::Done
+        } else {
+            Stage::Group(0)
+        };
         Ok(plan)
     }
 
@@ -214,8 +234,16 @@ impl Plan {
             }
         }
         let rows = &self.rows;
-        let leases = |wanted: &Wanted| rows.get(first(wanted)).is_some_and(Row::is_lease);
-        self.groups.sort_by_key(|group| group.wanted.iter().any(leases));
+        let leases = |group: &Group| {
+            group.wanted.iter().any(|wanted| rows.get(first(wanted)).is_some_and(Row::is_lease))
+        };
+        let can_refuse = |row: &Row| match row.action {
+            Action::Look => row.mode() != Mode::Shadow,
+            _ => row.mode() == Mode::Quota,
+        };
+        self.alone_first = self.groups.iter().any(leases)
+            && self.alone.iter().filter_map(|&at| rows.get(at)).any(can_refuse);
+        self.groups.sort_by_key(leases);
         Ok(())
     }
 
@@ -245,7 +273,7 @@ impl Plan {
     pub fn next(&self) -> Vec<Ask> {
         let mut asks = Vec::with_capacity(1 + self.alone.len());
         match self.stage {
-            Stage::Done => {}
+            Stage::Done | Stage::Alone => {}
             Stage::Undo => {
                 for group in self.groups.iter().filter(|group| group.granted) {
                     asks.extend(group.wanted.iter().filter_map(|wanted| {
@@ -258,15 +286,39 @@ impl Plan {
                 if let Some(group) = self.groups.get(at) {
                     asks.push(Ask { command: self.multi(group), slot: group.slot });
                 }
-                if at == 0 {
-                    for row in self.alone.iter().filter_map(|&at| self.rows.get(at)) {
-                        let slot = slot(row.key.as_bytes());
-                        asks.extend(row.alone().into_iter().map(|command| Ask { command, slot }));
-                    }
-                }
+            }
+        }
+        if self.asks_alone() {
+            for row in self.alone.iter().filter_map(|&at| self.rows.get(at)) {
+                let slot = slot(row.key.as_bytes());
+                asks.extend(row.alone().into_iter().map(|command| Ask { command, slot }));
             }
         }
         asks
+    }
+
+    /// Whether this round asks for what stands alone.
+    fn asks_alone(&self) -> bool {
+        self.stage == if self.alone_first { Stage::Alone } else { Stage::Group(0) }
+    }
+
+    /// Whether the next round gives back what a request took that is refused: whatever comes of it, the request stays refused.
+    pub fn is_undoing(&self) -> bool {
+        self.stage == Stage::Undo
+    }
+
+    /// Whether the server failed to decide, so that somebody else has to.
+    pub fn is_undecided(&self) -> bool {
+        self.undecided
+    }
+
+    /// The keys that something was given back to, or may have been.
+    pub fn given(&self) -> impl Iterator<Item = &[u8]> {
+        let undone = self.groups.iter().filter(|group| group.granted && self.refused());
+        let undone = undone.flat_map(|group| &group.wanted).map(first);
+        let given = self.rows.iter().enumerate().filter(|(_, row)| row.action == Action::Give);
+        let rows = undone.chain(given.map(|(at, _)| at)).filter_map(|at| self.rows.get(at));
+        rows.map(|row| row.key.as_bytes())
     }
 
     fn multi(&self, group: &Group) -> Cmd {
@@ -290,45 +342,68 @@ impl Plan {
     /// Takes the replies of the round that [`Self::next`] gave.
     ///
     /// # Errors
-    /// The server refused a command, or its reply has another form. What was taken in earlier rounds stays taken.
+    /// The server refused a command, or its reply has another form. The rows that it was about have no verdict then. If that leaves
+    /// the request undecided, the plan ends, and what was taken in earlier rounds stays taken. It does not if another limit
+    /// refuses anyway, or if only rules in shadow mode failed: then the plan goes on.
     pub fn read(&mut self, replies: Vec<redis::RedisResult<Value>>) -> Result<(), Wrong> {
+        if self.stage == Stage::Undo {
+            self.stage = Stage::Done;
+            return replies.into_iter().try_for_each(|reply| Ok(reply.map(drop)?));
+        }
         let mut replies = replies.into_iter();
         let mut next = || replies.next().ok_or(Wrong::Form)?.map_err(Wrong::from);
-        let Stage::Group(at) = self.stage else {
-            self.stage = Stage::Done;
-            return Ok(());
-        };
-        if let Some(group) = self.groups.get_mut(at) {
-            let (granted, verdicts) =
-                multi_reply(next()?, group.wanted.len()).ok_or(Wrong::Form)?;
-            group.granted = granted;
-            for (wanted, verdict) in group.wanted.iter().zip(verdicts) {
-                for &row in &wanted.rows {
-                    if let Some(row) = self.rows.get_mut(row) {
-                        row.verdict = Some(verdict);
+        let (mut undecided, mut wrong) = (false, None);
+        let asked_alone = self.asks_alone();
+        if let Stage::Group(at) = self.stage
+            && let Some(group) = self.groups.get_mut(at)
+        {
+            let count = group.wanted.len();
+            match next().and_then(|reply| multi_reply(reply, count).ok_or(Wrong::Form)) {
+                Ok((granted, verdicts)) => {
+                    group.granted = granted;
+                    for (wanted, verdict) in group.wanted.iter().zip(verdicts) {
+                        for &row in &wanted.rows {
+                            if let Some(row) = self.rows.get_mut(row) {
+                                row.verdict = Some(verdict);
+                            }
+                        }
+                    }
+                }
+                Err(error) => {
+                    undecided = true;
+                    wrong = Some(error);
+                }
+            }
+        }
+        if asked_alone {
+            for row in &self.alone {
+                let Some(row) = self.rows.get_mut(*row) else { continue };
+                match row.alone_reply(&mut next) {
+                    Ok(verdict) => row.verdict = Some(verdict),
+                    Err(error) => {
+                        undecided |= row.mode() != Mode::Shadow;
+                        wrong.get_or_insert(error);
                     }
                 }
             }
         }
-        if at == 0 {
-            for &at in &self.alone {
-                if let Some(row) = self.rows.get_mut(at) {
-                    row.verdict = Some(row.alone_reply(&mut next)?);
-                }
-            }
-        }
-        self.stage = self.after(at);
-        Ok(())
+        self.undecided = undecided && !self.refused();
+        self.stage = if self.undecided { Stage::Done } else { self.after() };
+        wrong.map_or(Ok(()), Err)
     }
 
-    fn after(&self, at: usize) -> Stage {
-        let refused = self.groups.get(at).is_some_and(|group| !group.granted) || self.refused();
-        let taken = self.groups.iter().any(|group| group.granted);
-        match (refused, taken) {
-            (true, true) => Stage::Undo,
-            (true, false) => Stage::Done,
-            (false, _) if at + 1 < self.groups.len() => Stage::Group(at + 1),
-            (false, _) => Stage::Done,
+    fn after(&self) -> Stage {
+        let next = match self.stage {
+            Stage::Alone => 0,
+            Stage::Group(at) => at + 1,
+            Stage::Undo | Stage::Done => return Stage::Done,
+        };
+        let asked = self.groups.get(..next.min(self.groups.len())).unwrap_or_default();
+        let refused = self.refused() || asked.iter().any(|group| !group.granted);
+        match refused {
+            true if asked.iter().any(|group| group.granted) => Stage::Undo,
+            false if next < self.groups.len() => Stage::Group(next),
+            _ => Stage::Done,
         }
     }
 
@@ -378,7 +453,10 @@ impl Row {
             row.limit = found.rule.limit.clone();
         }
         if let Some(by) = descriptor.limit {
-            let base = row.limit.take().unwrap_or_else(|| Limit::new(style.algorithm, 0, by.unit));
+            let base = row.limit.take().unwrap_or_else(|| Limit {
+                longest_turn: style.longest_turn,
+                ..Limit::new(style.algorithm, 0, by.unit)
+            });
             let limit = base.overridden(by, style.algorithm);
             limit.check().map_err(|message| Invalid::Limit(at, message))?;
             row.limit = Some(limit);
@@ -485,18 +563,23 @@ impl Row {
         match self.action {
             Action::Look if self.is_lease() => self.peeked(&next()?),
             Action::Look => {
-                let now = one_reply(next()?)?;
-                let peeked = self.peeked(&next()?)?;
+                // Both are taken, whatever they are, for the next row's come after them.
+                let (now, peeked) = (next(), next());
+                let now = one_reply(now?)?;
+                let peeked = self.peeked(&peeked?)?;
                 let allowed = now.remaining >= self.hit();
                 let wait_ms = if allowed { Some(0) } else { peeked.wait_ms };
                 Ok(Verdict { allowed, wait_ms, ..now })
             }
             Action::Give => {
-                if self.is_lease() {
-                    next()?;
-                }
+                let given = next();
+                let peeked = if self.is_lease() {
+                    next().and_then(|peeked| given.map(|_| peeked))
+                } else {
+                    given
+                };
                 // What is given back is never refused, however little remains afterwards.
-                self.peeked(&next()?).map(|verdict| Verdict {
+                self.peeked(&peeked?).map(|verdict| Verdict {
                     allowed: true,
                     wait_ms: Some(0),
                     ..verdict

@@ -114,12 +114,14 @@ fn settings(serve: &Serve, cluster: bool) -> Settings {
         style: Style {
             keys: KeyStyle { prefix: serve.key_prefix.clone(), pepper },
             algorithm: serve.reading.algorithm,
+            longest_turn: serve.reading.longest_turn,
             cluster,
         },
         on_outage: serve.on_outage,
         shadow: serve.shadow,
         near_limit: serve.near_limit,
         remember: serve.remember,
+        remember_for: serve.remember_for,
         instances: serve.instances,
     }
 }

@@ -1,18 +1,20 @@
 //! One request from question to answer: what is remembered, then what the server says, or what stands in for it.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use axum::http::HeaderMap;
+use governor::{DefaultDirectRateLimiter, Quota};
 use tracing::Instrument as _;
 
 use crate::decision::Verdict;
-use crate::denials::Denials;
+use crate::denials::{Denials, Mark};
 use crate::local::Local;
 use crate::metrics::Meters;
 use crate::plan::{Action, Invalid, Plan, Row, Style, Wrong};
-use crate::redis::{Store, Unasked};
+use crate::redis::{Ask, Store, Unasked};
 use crate::request::Request;
 use crate::rules::limit::Algorithm;
 use crate::rules::{Mode, Rules};
@@ -45,6 +47,8 @@ pub struct Settings {
     pub near_limit: u64,
     /// Denials remembered at most; 0 remembers none.
     pub remember: usize,
+    /// How long each of them is remembered at most.
+    pub remember_for: Duration,
     /// Gateways that share the load, for [`Outage::Local`].
     pub instances: u32,
 }
@@ -54,6 +58,8 @@ pub struct Settings {
 pub struct Outcome {
     /// Whether it is refused.
     pub refused: bool,
+    /// Whether it would be, if the gateway as a whole were not in shadow mode.
+    pub shadowed: bool,
     /// A row for each descriptor, in order.
     pub rows: Vec<Row>,
 }
@@ -88,6 +94,8 @@ pub struct Service {
     local: Local,
     settings: Settings,
     meters: Meters,
+    /// What the server's errors are logged by.
+    complaints: DefaultDirectRateLimiter,
 }
 
 impl Service {
@@ -96,10 +104,11 @@ impl Service {
         Self {
             rules: ArcSwap::from_pointee(rules),
             store,
-            denials: Denials::new(settings.remember),
+            denials: Denials::new(settings.remember, settings.remember_for),
             local: Local::new(settings.instances),
             settings,
             meters,
+            complaints: DefaultDirectRateLimiter::direct(Quota::per_second(NonZeroU32::MIN)),
         }
     }
 
@@ -162,9 +171,11 @@ impl Service {
             self.meters.unasked(&request.domain, &reason);
             self.stand_in(&mut plan, &reason)?;
         }
-        let refused = plan.refused() && !self.settings.shadow;
+        let refused = plan.refused();
         let turn = if refused { Duration::ZERO } else { turn(&plan.rows) };
-        let outcome = Outcome { refused, rows: plan.rows };
+        let shadow = self.settings.shadow;
+        let outcome =
+            Outcome { refused: refused && !shadow, shadowed: refused && shadow, rows: plan.rows };
         let known = domain.map_or("", |domain| &domain.name);
         self.meters.decided(known, &outcome, self.settings.near_limit);
         if !turn.is_zero() {
@@ -180,9 +191,8 @@ impl Service {
         }
         let now = Instant::now();
         let found = plan.takes().find_map(|(row, cost)| {
-            self.denials
-                .find(row.key.as_bytes(), cost, now)
-                .map(|verdict| (row.key.clone(), verdict))
+            let verdict = self.denials.find(row.key.as_bytes(), cost, row.limit.as_ref()?, now)?;
+            Some((row.key.clone(), verdict))
         });
         let Some((key, verdict)) = found else { return false };
         plan.deny(&key, verdict);
@@ -190,33 +200,65 @@ impl Service {
     }
 
     async fn ask(&self, plan: &mut Plan) -> Result<(), Reason> {
-        let began = Instant::now();
-        let mut asks = plan.next();
+        let (began, mark) = (Instant::now(), self.denials.mark());
+        let asks = plan.next();
         if asks.is_empty() {
             return Ok(());
         }
-        while !asks.is_empty() {
-            let round = tracing::debug_span!(target: TRACES, "redis", commands = asks.len());
-            plan.read(self.store.ask(asks).instrument(round).await?)?;
-            asks = plan.next();
+        let asked = self.rounds(plan, asks).await;
+        for key in plan.given() {
+            self.denials.forget(key);
         }
+        asked?;
         self.meters.asked(began.elapsed());
-        self.remember(plan, began);
+        self.remember(plan, mark, began);
         Ok(())
     }
 
-    /// `asked` is before the server decided: so nothing is remembered longer than the server would deny it.
-    fn remember(&self, plan: &Plan, asked: Instant) {
+    /// All rounds have one deadline. What gives back has its own: it is not to be left out because the others were slow.
+    async fn rounds(&self, plan: &mut Plan, first: Vec<Ask>) -> Result<(), Reason> {
+        let deadline = self.store.deadline();
+        let mut asks = first;
+        while !asks.is_empty() {
+            let round = tracing::debug_span!(target: TRACES, "redis", commands = asks.len());
+            let undoing = plan.is_undoing();
+            let deadline = if undoing { self.store.deadline() } else { deadline };
+            match self.store.ask_by(asks, deadline).instrument(round).await {
+                Ok(replies) => {
+                    if let Err(wrong) = plan.read(replies) {
+                        self.complain(&wrong);
+                        if plan.is_undecided() {
+                            return Err(wrong.into());
+                        }
+                    }
+                }
+                Err(reason) if undoing => {
+                    tracing::warn!(%reason, "what a refused request took could not be given back");
+                    return Ok(());
+                }
+                Err(reason) => return Err(reason.into()),
+            }
+            asks = plan.next();
+        }
+        Ok(())
+    }
+
+    /// An error of the server lets a request pass, or refuses it, and is nothing that passes by itself: so somebody has to see it.
+    fn complain(&self, wrong: &Wrong) {
+        self.meters.wrong();
+        if self.complaints.check().is_ok() {
+            tracing::warn!("the server refuses a command: {wrong}");
+        }
+    }
+
+    /// `mark` and `asked` are from before the server decided: so nothing is remembered longer than the server would deny it.
+    fn remember(&self, plan: &Plan, mark: Mark, asked: Instant) {
         for (row, cost) in plan.takes() {
             let Some(verdict) = row.verdict.filter(|verdict| !verdict.allowed) else { continue };
-            if row.limit.as_ref().is_some_and(|limit| {
-                is_steady(limit.algorithm, limit.block.map(|block| block.after))
-            }) {
-                self.denials.remember(row.key.as_bytes(), cost, verdict, asked);
+            let Some(limit) = &row.limit else { continue };
+            if is_steady(limit.algorithm, limit.block.map(|block| block.after)) {
+                self.denials.remember(row.key.as_bytes(), cost, limit, verdict, mark, asked);
             }
-        }
-        for row in plan.rows.iter().filter(|row| row.action == Action::Give) {
-            self.denials.forget(row.key.as_bytes());
         }
     }
 
@@ -230,9 +272,15 @@ impl Service {
                 }
             }
             Outage::Closed => return Err(Unanswered::Closed(reason.to_string())),
+            // One after the other: once one refuses, the limits after it are not charged.
             Outage::Local => {
+                let mut refused = false;
                 for row in &mut plan.rows {
-                    row.verdict = self.locally(row);
+                    row.verdict = None;
+                    if !(refused && row.action == Action::Take) {
+                        row.verdict = self.locally(row);
+                        refused |= row.action == Action::Take && row.is_refused();
+                    }
                 }
             }
         }

@@ -148,6 +148,8 @@ fn every_flag_can_be_given_by_the_environment() {
         ("ON_OUTAGE", "open, closed, local"),
         ("INSTANCES", "--instances"),
         ("REMEMBER", "--remember"),
+        ("REMEMBER_FOR", "a duration is"),
+        ("LONGEST_TURN", "a duration is"),
         ("SHADOW", "--shadow"),
         ("ALGORITHM", "token_bucket"),
         ("CALENDAR", "--calendar"),

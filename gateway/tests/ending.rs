@@ -40,7 +40,7 @@ async fn until_ended(gateway: &mut Gateway) -> Option<i32> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_that_was_accepted_is_lost() {
     for name in ["-TERM", "-INT"] {
-        let mut site = Site::start(RULES).await;
+        let mut site = Site::with(RULES, &["--longest-turn", "100s"]).await;
         let mut tasks = JoinSet::new();
         for task in 0..20 {
             let client = Client::connect(&site.gateway).await;
@@ -79,7 +79,7 @@ async fn no_request_that_was_accepted_is_lost() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_waits_for_its_turn_is_answered_and_health_turns_first() {
-    let mut site = Site::start(RULES).await;
+    let mut site = Site::with(RULES, &["--longest-turn", "100s"]).await;
     let mut health = HealthClient::new(channel(&site.gateway).await);
     let service = "envoy.service.ratelimit.v3.RateLimitService".into();
     let service = health.watch(HealthCheckRequest { service }).await;
@@ -116,7 +116,7 @@ async fn what_waits_for_its_turn_is_answered_and_health_turns_first() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_takes_too_long_is_cut_off() {
-    let mut site = Site::with(RULES, &["--drain", "500ms"]).await;
+    let mut site = Site::with(RULES, &["--longest-turn", "100s", "--drain", "500ms"]).await;
     let (client, held) = (site.client.clone(), 20);
     let mut tasks = JoinSet::new();
     for _ in 0..held {

@@ -96,7 +96,7 @@ async fn each_algorithm_grants_its_limit_and_tells_what_remains() {
 
 #[tokio::test]
 async fn a_leaky_bucket_holds_answers_back_until_their_turn() {
-    let site = Site::start(RULES).await;
+    let site = Site::with(RULES, &["--longest-turn", "1s"]).await;
     let start = Instant::now();
     let asked = (0..40).map(|_| async {
         let answer = site.client.ask(&[descriptor("leaky_bucket=x")]).await;
@@ -109,6 +109,21 @@ async fn a_leaky_bucket_holds_answers_back_until_their_turn() {
     for (at, (took, _)) in (0..).zip(granted) {
         assert!(*took + Duration::from_millis(2) >= Duration::from_millis(100) * at, "{answers:?}");
     }
+}
+
+/// Unless it is said, as long as the proxies wait.
+#[tokio::test]
+async fn a_turn_that_would_come_too_late_is_a_refusal() {
+    let site = Site::start(RULES).await;
+    let asked = (0..40).map(|_| async { site.client.ask(&[descriptor("leaky_bucket=x")]).await });
+    let answers = join_all(asked).await;
+    let passed = answers.iter().filter(|answer| answer.passes()).count();
+    assert!(
+        (2..10).contains(&passed),
+        "now, and 100 ms later, and what drained meanwhile: {passed}"
+    );
+    let refused = answers.iter().find(|answer| !answer.passes()).unwrap();
+    assert_eq!(refused.field("Retry-After"), "1");
 }
 
 #[tokio::test]
@@ -257,9 +272,15 @@ async fn who_does_not_heed_denials_is_blocked() {
 #[tokio::test]
 async fn in_shadow_nothing_is_refused_and_all_is_told() {
     let site = Site::with(RULES, &["--shadow"]).await;
-    assert_eq!(site.client.granted("fixed_window=a", 5).await, [true; 5]);
+    assert_eq!(site.client.granted("fixed_window=a", 4).await, [true; 4]);
+    let answer = site.client.ask(&[descriptor("fixed_window=a")]).await;
+    assert_eq!((answer.passes(), answer.rows()), (true, vec![(true, 0)]));
+    assert_eq!(answer.field("Retry-After"), "", "who passes has nothing to wait for");
+    assert!(answer.field("RateLimit").contains(";r=0"), "{answer:?}");
     let text = metrics(&site.gateway).await;
-    assert!(metric(&text, "rl_gateway_over_limit_total", &[("rule", "fixed_window")]) == 2.0);
+    for name in ["rl_gateway_over_limit_total", "rl_gateway_shadow_total"] {
+        assert!(metric(&text, name, &[("rule", "fixed_window")]) == 2.0, "{name}");
+    }
     assert_eq!(used(&site.server, "rl:fw:d:fixed_window=a"), 3);
 }
 

@@ -148,7 +148,7 @@ async fn check_asks_about_what_the_rules_name() {
 
 #[tokio::test]
 async fn check_holds_an_answer_back_until_its_turn() {
-    let site = Site::start(RULES).await;
+    let site = Site::with(RULES, &["--longest-turn", "10s"]).await;
     let asks = Asks::new(&site.gateway);
     let start = Instant::now();
     let slow = [("x-forwarded-uri", "/slow")];

@@ -22,6 +22,7 @@ mod envoy;
 mod grpc;
 mod http;
 mod limits;
+mod memory;
 mod metrics;
 mod nginx;
 mod outage;

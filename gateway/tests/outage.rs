@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tonic::Code;
 
-use crate::asks::{Client, Rules, Site, descriptor, metric, metrics, until_metrics};
+use crate::asks::{Client, Rules, Site, descriptor, hits, metric, metrics, until_metrics};
 use crate::program::Gateway;
 use crate::sentinel::Watched;
 use crate::server::Server;
@@ -203,6 +203,35 @@ async fn an_error_of_the_server_is_an_outage_of_that_request_alone() {
     let text = metrics(&site.gateway).await;
     assert!(metric(&text, "rl_gateway_unasked_total", &[("reason", "error")]) == 1.0, "{text}");
     assert!(!is_open(&text));
+}
+
+/// More entries than the server's setting allows.
+const FAILING: &str = "
+domain: d
+descriptors:
+  - key: failing
+    rate_limit: {algorithm: sliding_log, unit: year, requests_per_unit: 200000}
+  - key: tried
+    shadow_mode: true
+    rate_limit: {algorithm: sliding_log, unit: year, requests_per_unit: 200000}
+  - key: closed
+    rate_limit: {unit: year, requests_per_unit: 0}
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_that_fails_is_no_way_past_the_others() {
+    let site = Site::start(FAILING).await;
+    let ask = async |rules: &[&str]| {
+        let descriptors: Vec<_> = rules.iter().map(|entries| descriptor(entries)).collect();
+        site.client.ask(&descriptors).await.passes()
+    };
+    assert!(ask(&["failing=a"]).await, "nobody else refuses it");
+    assert!(!ask(&["tried=a", "closed=a"]).await);
+    let look = [descriptor("failing=a"), hits("closed=a", 0)];
+    assert!(!site.client.ask(&look).await.passes());
+    let text = metrics(&site.gateway).await;
+    assert!(metric(&text, "rl_gateway_errors_total", &[("kind", "redis")]) == 3.0, "{text}");
+    assert!(metric(&text, "rl_gateway_unasked_total", &[("reason", "error")]) == 1.0, "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,6 +13,7 @@ use super::fields::{self, Form};
 use super::limits;
 use crate::plan::{Invalid, Row};
 use crate::request::{Descriptor, Entry, Override, Request, Unit};
+use crate::rules::Mode;
 use crate::rules::limit::Algorithm;
 use crate::service::Outcome;
 
@@ -95,7 +96,7 @@ pub fn response(outcome: &Outcome, form: Option<Form>, now: u64) -> RateLimitRes
     }
     RateLimitResponse {
         overall_code: code(outcome.refused).into(),
-        statuses: outcome.rows.iter().map(status).collect(),
+        statuses: outcome.rows.iter().map(|row| status(row, outcome.shadowed)).collect(),
         response_headers_to_add: headers,
         raw_body,
         ..RateLimitResponse::default()
@@ -110,7 +111,7 @@ fn code(refused: bool) -> Code {
     if refused { Code::OverLimit } else { Code::Ok }
 }
 
-fn status(row: &Row) -> DescriptorStatus {
+fn status(row: &Row, shadowed: bool) -> DescriptorStatus {
     let unlimited = row.rule.is_some() && row.limit.is_none();
     let current_limit = row.limit.as_ref().map(|limit| RateLimit {
         name: row.rule.as_ref().and_then(|rule| rule.name.clone()).unwrap_or_default(),
@@ -121,8 +122,8 @@ fn status(row: &Row) -> DescriptorStatus {
         }
         .into(),
     });
-    // A rule in shadow mode says OK, as in envoyproxy/ratelimit; what it would have said is in the metrics.
-    let over = row.is_refused() && row.mode() != crate::rules::Mode::Shadow;
+    // In shadow mode it says OK, as in envoyproxy/ratelimit; what it would have said is in the metrics.
+    let over = row.is_refused() && !shadowed && row.mode() != Mode::Shadow;
     DescriptorStatus {
         code: code(over).into(),
         current_limit,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fields::{Named, QuotaUnit};
 
+use crate::decision::Verdict;
 use crate::plan::{Action, Row};
 use crate::rules::Mode;
 use crate::rules::limit::Algorithm;
@@ -27,6 +28,8 @@ pub fn limits(outcome: &Outcome) -> Vec<Named<'_>> {
             if named.iter().any(|other| other.name == name && other.verdict == verdict) {
                 continue;
             }
+            // A request that passes has nothing to wait for, whatever a limit says that does not refuse it.
+            let verdict = Verdict { allowed: verdict.allowed || !outcome.refused, ..verdict };
             let leases = limit.algorithm == Algorithm::Concurrency;
             named.push(Named {
                 name,

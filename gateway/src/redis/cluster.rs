@@ -86,9 +86,12 @@ impl Cluster {
     }
 
     /// Sends each command to the server of its slot, all at the same time.
-    pub(super) async fn ask(&self, asks: Vec<Ask>) -> Result<Vec<RedisResult<Value>>, Reason> {
+    pub(super) async fn ask(
+        &self,
+        asks: Vec<Ask>,
+        deadline: Instant,
+    ) -> Result<Vec<RedisResult<Value>>, Reason> {
         let state = &*self.state;
-        let deadline = Instant::now() + state.timeout;
         if !*state.tried.borrow() {
             let mut tried = state.tried.subscribe();
             let _ = timeout_at(deadline, tried.wait_for(|tried| *tried)).await;

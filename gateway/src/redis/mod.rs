@@ -87,7 +87,7 @@ pub struct Store(Kind);
 #[derive(Clone)]
 enum Kind {
     One(Arc<Node>, Duration),
-    Cluster(Arc<Cluster>),
+    Cluster(Arc<Cluster>, Duration),
 }
 
 impl Store {
@@ -96,7 +96,7 @@ impl Store {
     pub fn start(settings: Settings) -> Self {
         let Settings { url, timeout } = settings;
         Self(if url.is_cluster() {
-            Kind::Cluster(Arc::new(Cluster::start(url, timeout)))
+            Kind::Cluster(Arc::new(Cluster::start(url, timeout)), timeout)
         } else {
             Kind::One(Arc::new(Node::start(Target::new(url), timeout)), timeout)
         })
@@ -104,15 +104,21 @@ impl Store {
 
     /// Whether keys belong to slots, which different servers may serve.
     pub fn is_cluster(&self) -> bool {
-        matches!(self.0, Kind::Cluster(_))
+        matches!(self.0, Kind::Cluster(..))
     }
 
     /// Whether requests go unasked for now: all, or in a cluster those of some slots.
     pub fn is_open(&self) -> bool {
         match &self.0 {
             Kind::One(node, _) => node.is_open(),
-            Kind::Cluster(cluster) => cluster.is_open(),
+            Kind::Cluster(cluster, _) => cluster.is_open(),
         }
+    }
+
+    /// Until when a question waits for its answer that is asked now.
+    pub fn deadline(&self) -> Instant {
+        let (Kind::One(_, timeout) | Kind::Cluster(_, timeout)) = &self.0;
+        Instant::now() + *timeout
     }
 
     /// Sends commands, all at the same time, and gives the reply of each in their order.
@@ -122,12 +128,21 @@ impl Store {
     ///
     /// [`RedisError::is_io_error`]: redis::RedisError::is_io_error
     pub async fn ask(&self, asks: Vec<Ask>) -> Result<Vec<RedisResult<Value>>, Unasked> {
+        self.ask_by(asks, self.deadline()).await
+    }
+
+    /// The same, waiting for the answers until then.
+    pub async fn ask_by(
+        &self,
+        asks: Vec<Ask>,
+        deadline: Instant,
+    ) -> Result<Vec<RedisResult<Value>>, Unasked> {
         let replies = match &self.0 {
-            Kind::One(node, timeout) => {
+            Kind::One(node, _) => {
                 let commands = asks.into_iter().map(|ask| ask.command).collect();
-                node.ask(commands, Instant::now() + *timeout).await
+                node.ask(commands, deadline).await
             }
-            Kind::Cluster(cluster) => cluster.ask(asks).await,
+            Kind::Cluster(cluster, _) => cluster.ask(asks, deadline).await,
         };
         replies.map_err(|reason| Unasked { reason })
     }

@@ -20,6 +20,8 @@ use crate::request::{Override, Unit};
 pub const MOST_UNITS: u64 = 1_000_000_000_000;
 /// The longest time of any limit: the module's bound.
 pub const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+/// For how long a request waits for its turn unless another time is said: less than the proxies wait for an answer.
+pub const LONGEST_TURN: Duration = Duration::from_millis(100);
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// How a rule counts.
@@ -146,6 +148,8 @@ pub struct Limit {
     pub buckets: Option<u16>,
     /// Days, weeks, months and years are the calendar's.
     pub calendar: bool,
+    /// For how long a leaky bucket lets a request wait for its turn at most.
+    pub longest_turn: Duration,
 }
 
 impl Limit {
@@ -162,6 +166,7 @@ impl Limit {
             offset: 0,
             buckets: None,
             calendar: false,
+            longest_turn: LONGEST_TURN,
         }
     }
 
@@ -253,18 +258,24 @@ impl Limit {
     /// Units that can be taken at once from a limiter that is idle.
     pub fn capacity(&self) -> u64 {
         // A bucket that never refills is closed, whatever it could hold: the module knows no rate of 0.
-        if self.requests == 0 { 0 } else { self.burst.unwrap_or(self.requests) }
+        if self.requests == 0 {
+            return 0;
+        }
+        let holds = self.burst.unwrap_or(self.requests);
+        if self.algorithm == Algorithm::LeakyBucket { holds.min(self.in_time()) } else { holds }
+    }
+
+    /// What a leaky bucket holds if nobody's turn is to come too late: a request waits until what is before it has drained.
+    fn in_time(&self) -> u64 {
+        let drained = self.longest_turn.as_micros() * u128::from(self.requests)
+            / (u128::from(self.unit.seconds()) * 1_000_000);
+        u64::try_from(drained).unwrap_or(u64::MAX).saturating_add(self.cost)
     }
 
     /// Microseconds of the window of its policy. Leases have none.
     pub fn window_us(&self) -> Option<u64> {
         (self.algorithm != Algorithm::Concurrency)
             .then(|| self.unit.seconds().saturating_mul(1_000_000))
-    }
-
-    /// How long a request may have to wait for its turn: the time in which a full leaky bucket drains.
-    pub fn longest_turn(&self) -> Duration {
-        if self.algorithm == Algorithm::LeakyBucket { self.refill() } else { Duration::ZERO }
     }
 
     /// The time in which all of what it holds comes back, and so the longest wait that it makes anybody wait who is not blocked.

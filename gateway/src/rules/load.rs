@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_saphyr::{Error, Location, Spanned, UserMessageFormatter};
 
 use super::file::{BlockText, File, Node as Written, RateLimit};
-use super::limit::{self, Algorithm, Block, Limit};
+use super::limit::{self, Algorithm, Block, LONGEST_TURN, Limit};
 use super::tree::{Domain, Level, Mode, Node, Pattern, Rule};
 use crate::answer::fields;
 use crate::request::Unit;
@@ -22,11 +22,18 @@ pub struct Options {
     pub calendar: bool,
     /// Several files may have rules of one domain.
     pub merge_domains: bool,
+    /// For how long a leaky bucket lets a request wait for its turn at most.
+    pub longest_turn: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { algorithm: Algorithm::FixedWindow, calendar: false, merge_domains: false }
+        Self {
+            algorithm: Algorithm::FixedWindow,
+            calendar: false,
+            merge_domains: false,
+            longest_turn: LONGEST_TURN,
+        }
     }
 }
 
@@ -326,7 +333,11 @@ impl Reader<'_> {
         let algorithm = written.algorithm.unwrap_or(self.options.algorithm);
         self.common(
             written,
-            Limit { calendar: self.options.calendar, ..Limit::new(algorithm, requests, unit) },
+            Limit {
+                calendar: self.options.calendar,
+                longest_turn: self.options.longest_turn,
+                ..Limit::new(algorithm, requests, unit)
+            },
         )
     }
 

@@ -45,6 +45,7 @@ impl Watched {
             shadow: false,
             near_limit: 80,
             remember: 0,
+            remember_for: Duration::ZERO,
             instances: 1,
         };
         let service = Arc::new(Service::new(rules, store, settings, Meters::default()));

@@ -26,7 +26,7 @@ use proptest::test_runner::TestRunner;
 
 use crate::plan::Style;
 use crate::request::{Descriptor, Entry, Request};
-use crate::rules::limit::Algorithm;
+use crate::rules::limit::{Algorithm, LONGEST_TURN};
 use crate::rules::{KeyStyle, Options, Rules};
 
 /// The rules of a file `rules.yaml` with this text.
@@ -62,7 +62,7 @@ fn request(descriptors: &str) -> Request {
 
 fn style(cluster: bool) -> Style {
     let keys = KeyStyle { prefix: "rl".to_owned(), pepper: None };
-    Style { keys, algorithm: Algorithm::FixedWindow, cluster }
+    Style { keys, algorithm: Algorithm::FixedWindow, longest_turn: LONGEST_TURN, cluster }
 }
 
 /// A command as one would type it.

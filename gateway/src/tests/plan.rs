@@ -347,6 +347,69 @@ fn an_error_of_the_server_is_told() {
 }
 
 #[test]
+fn a_failure_decides_nothing_for_other_limits() {
+    let error = || Err(redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "no")));
+    let ok = |reply: Value| Ok(reply);
+    for (text, replies, undecided, refused) in [
+        ("a=1", vec![error()], true, false),
+        ("a=1 + shadow=1", vec![ok(multi(&[YES])), error()], false, false),
+        ("a=1 + shadow=1", vec![ok(multi(&[NO])), error()], false, true),
+        ("a=1 + shadow=1", vec![error(), ok(multi(&[NO]))], true, false),
+        ("a=1 + quota=1", vec![ok(multi(&[YES])), error()], true, false),
+        ("a=1 + quota=1", vec![error(), ok(multi(&[NO]))], false, true),
+        ("a=1 + b=1 !0", vec![error(), ok(multi(&[[1, 50, 9, 0, 0]])), ok(five(NO))], false, true),
+        ("b=1 !0 + quota=1", vec![error(), ok(five(NO)), ok(multi(&[NO]))], false, true),
+        ("leases=x !- + quota=1", vec![error(), ok(Value::Nil), ok(multi(&[NO]))], false, true),
+        ("tokens=1", vec![error()], true, false),
+    ] {
+        let mut plan = plan(text, false);
+        plan.read(replies).unwrap_err();
+        assert_eq!((plan.is_undecided(), plan.refused()), (undecided, refused), "{text}");
+        assert!(plan.next().is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn what_gives_back_changes_no_decision() {
+    let mut plan = plan(SLOTS, true);
+    answer(&mut plan, vec![multi(&[YES]), multi(&[YES])]);
+    assert_eq!(plan.given().count(), 0);
+    answer(&mut plan, vec![multi(&[NO, YES])]);
+    assert!(plan.is_undoing());
+    assert_eq!(plan.given().collect::<Vec<_>>(), [b"rl:fw:d:a=1"]);
+    let error = redis::RedisError::from((redis::ErrorKind::UnexpectedReturnType, "no"));
+    plan.read(vec![Err(error)]).unwrap_err();
+    assert!(plan.refused() && !plan.is_undecided() && plan.next().is_empty());
+    assert_eq!(plan.given().collect::<Vec<_>>(), [b"rl:fw:d:a=1"], "it may have been");
+}
+
+#[test]
+fn leases_wait_for_what_stands_alone_and_can_refuse() {
+    for (text, refusal) in [
+        ("leases=id + b=1 !0", vec![multi(&[[1, 50, 9, 0, 0]]), five(NO)]),
+        ("leases=id + quota=1", vec![multi(&[NO])]),
+    ] {
+        let mut refused = plan(text, false);
+        answer(&mut refused, refusal);
+        assert!(refused.refused() && refused.next().is_empty(), "{text}: nothing was taken");
+        let mut granted = plan(text, false);
+        let replies = granted.next().len();
+        answer(
+            &mut granted,
+            [vec![multi(&[[1, 50, 50, 0, 0]]), five(YES)][..replies].to_vec()].concat(),
+        );
+        assert_eq!(
+            round(&granted),
+            ["RL.MULTI 1 rl:cc:d:leases CONCURRENCY 3 60000000us id COST 2"]
+        );
+        answer(&mut granted, vec![multi(&[YES])]);
+        assert!(granted.next().is_empty() && !granted.refused(), "{text}");
+    }
+    let shadow = plan("leases=id + shadow=1", false);
+    assert_eq!(shadow.next().len(), 2, "it cannot refuse, and so they are asked at once");
+}
+
+#[test]
 fn a_remembered_denial_asks_nothing() {
     let mut plan = plan("a=1 + a=2 + shadow=1", false);
     let takes: Vec<_> = plan.takes().map(|(row, cost)| (row.key.clone(), cost)).collect();

@@ -312,8 +312,8 @@ fn keys_of_ours_become_the_modules_words() {
             "TOKENBUCKET 1000000000 1000000000/1s",
         ),
         (
-            "{unit: hour, requests_per_unit: 5, algorithm: leaky_bucket, burst: 2}",
-            "LEAKYBUCKET 2 5/1h",
+            "{unit: second, requests_per_unit: 500, algorithm: leaky_bucket, burst: 2}",
+            "LEAKYBUCKET 2 500/1s",
         ),
         ("{unit: hour, requests_per_unit: 5, algorithm: sliding_window}", "SLIDING 5 1h"),
         (

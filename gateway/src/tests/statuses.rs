@@ -43,7 +43,7 @@ fn outcome(descriptors: &str, verdict: Option<Verdict>) -> Outcome {
     for row in plan.rows.iter_mut().filter(|row| row.limit.is_some()) {
         row.verdict = verdict;
     }
-    Outcome { refused: plan.refused(), rows: plan.rows }
+    Outcome { refused: plan.refused(), shadowed: false, rows: plan.rows }
 }
 
 fn answered(descriptors: &str, verdict: Option<Verdict>) -> RateLimitResponse {
@@ -125,7 +125,7 @@ fn a_wait_that_the_limit_does_not_explain_is_that_of_a_block() {
 
 #[test]
 fn an_overall_shadow_refuses_nothing_and_says_what_would_have_been() {
-    let outcome = Outcome { refused: false, ..outcome("a=1", Some(NO)) };
+    let outcome = Outcome { refused: false, shadowed: true, ..outcome("a=1", Some(NO)) };
     let response = envoy::response(&outcome, Some(Form::Draft11), 0);
     assert_eq!((response.overall_code(), response.raw_body.len()), (Code::Ok, 0));
 }

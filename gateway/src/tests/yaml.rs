@@ -189,7 +189,7 @@ descriptors:
   - {key: c, rate_limit: {unit: hour, requests_per_unit: 5, algorithm: fixed_window}}
 ";
     let options =
-        Options { algorithm: Algorithm::SlidingWindow, calendar: true, merge_domains: false };
+        Options { algorithm: Algorithm::SlidingWindow, calendar: true, ..Options::default() };
     let rules = load_with(text, &options).unwrap();
     for (entry, expected) in [
         ("a=1", "SLIDING 5 30d"),
