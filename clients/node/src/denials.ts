@@ -2,7 +2,9 @@
  * Denials that are remembered in the process, so that a flood for one key reaches the server once per wait.
  *
  * A denial stands until its wait is over, if nothing is given back in between. So it is remembered until then, from the
- * moment before the call: never longer. What is remembered is bounded; the least recently used goes first.
+ * moment before the call: never longer. It answers requests of the same cost under the same rules, for which alone its
+ * wait is true. One that was asked for before something was given back may know nothing of that, and is not remembered.
+ * What is remembered is bounded; the least recently used goes first.
  */
 
 import { type MultiDecision, later } from "./decision.js";
@@ -21,6 +23,8 @@ export class DenialCache {
   readonly #denials = new Map<string, Denial>();
 
   #size: number;
+
+  #forgot = -Infinity;
 
   constructor(size: number = 10_000) {
     this.#size = size;
@@ -41,8 +45,7 @@ export class DenialCache {
   add(key: string, rules: string, cost: number, decision: MultiDecision, sent: number): void {
     // One that never grants has no end: limits may change.
     if (this.#size <= 0 || decision.allowed || decision.wait === null) return;
-    const known = this.#denials.get(key);
-    if (known?.rules === rules && known.cost < cost && known.until > sent) return;
+    if (sent <= this.#forgot) return;
     this.#denials.delete(key);
     this.#denials.set(key, { rules, decision, cost, since: sent, until: sent + decision.wait });
     if (this.#denials.size > this.#size) {
@@ -51,7 +54,7 @@ export class DenialCache {
     }
   }
 
-  /** The denial that stands for a request of this cost: one of as much or less, under the same rules. */
+  /** The denial that stands for a request of this cost under these rules. */
   get(key: string, rules: string, cost: number, now: number): MultiDecision | null {
     const known = this.#denials.get(key);
     if (known === undefined) return null;
@@ -59,7 +62,7 @@ export class DenialCache {
       this.#denials.delete(key);
       return null;
     }
-    if (cost < known.cost || known.rules !== rules) return null;
+    if (cost !== known.cost || known.rules !== rules) return null;
     this.#denials.delete(key);
     this.#denials.set(key, known);
     return later(known.decision, now - known.since);
@@ -67,6 +70,7 @@ export class DenialCache {
 
   /** Forgets a key, or all of them: after a refund or a reset. */
   forget(key?: string): void {
+    this.#forgot = performance.now();
     if (key === undefined) this.#denials.clear();
     else this.#denials.delete(key);
   }

@@ -128,8 +128,7 @@ export class RedisRlStore {
     // The library calls this for denied requests as well, which took nothing.
     if (charge?.key === key && !charge.charged) return;
     const full = this.prefix + key;
-    this.#guard.denials.forget(full);
-    await this.#guard.run(full, () => this.#guard.client.refund(full, 1));
+    await this.#guard.give(full, () => this.#guard.client.refund(full, 1));
   }
 
   /** How many hits count now. Takes nothing. */
@@ -144,8 +143,7 @@ export class RedisRlStore {
   /** Forgets a client. */
   async resetKey(key: string): Promise<void> {
     const full = this.prefix + key;
-    this.#guard.denials.forget(full);
-    await this.#guard.run(full, () => this.#guard.client.reset(full));
+    await this.#guard.give(full, () => this.#guard.client.reset(full));
   }
 }
 

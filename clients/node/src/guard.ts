@@ -82,6 +82,15 @@ export class Guard {
     return this.#decided("redis", who, decision);
   }
 
+  /** Makes a call that gives something back. Denials are forgotten afterwards, for one of meanwhile may be older. */
+  async give<T>(key: string, call: () => Promise<T>): Promise<T> {
+    try {
+      return await this.run(key, call);
+    } finally {
+      this.denials.forget(key);
+    }
+  }
+
   /** Makes a call in time; rejects at once while the server is away. */
   async run<T>(key: string, call: () => Promise<T>): Promise<T> {
     if (this.breaker.isOpen) {

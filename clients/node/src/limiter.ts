@@ -124,8 +124,9 @@ export class Limiter {
 
   /** Forgets a client: how many limits it had. */
   async reset(who: string): Promise<number> {
+    const count = await this.client.reset(...this.keys(who));
     this.#guard.denials.forget(who);
-    return this.client.reset(...this.keys(who));
+    return count;
   }
 
   #keyed(who: string): KeyedRule[] {

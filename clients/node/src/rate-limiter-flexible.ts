@@ -185,8 +185,7 @@ export class RateLimiterRedisRl extends Base implements RateLimiterCompatibleAbs
     const units = checkPoints(points);
     return this.#insured("reward", [key, units, options], async () => {
       const name = this.getKey(key);
-      this.#guard.denials.forget(name);
-      const one = await this.#guard.run(name, () => this.#guard.client.refund(name, units));
+      const one = await this.#guard.give(name, () => this.#guard.client.refund(name, units));
       if (one !== null && one.remaining === 0) return (await this.#look(name)) ?? resultOf(one, 0);
       return one === null ? new RateLimiterRes(this.points, 0, 0, false) : resultOf(one, 0);
     });
@@ -229,11 +228,10 @@ export class RateLimiterRedisRl extends Base implements RateLimiterCompatibleAbs
   /** Forgets what is consumed, takes that many points, and closes the limiter if they are too many. */
   async #replace(key: Id, points: number, seconds: number): Promise<void> {
     const name = this.getKey(key);
-    const { client, denials } = this.#guard;
+    const { client } = this.#guard;
     const rule = ruleOf(this.#options.algorithm ?? "sliding", this.points, milliseconds(seconds));
-    denials.forget(name);
     // Without waiting for each other: a connection keeps the order, and there is little between them.
-    await this.#guard.run(name, async () => {
+    await this.#guard.give(name, async () => {
       const calls: Promise<unknown>[] = [client.reset(name)];
       if (points > 0) calls.push(client.decide(name, rule, { cost: Math.min(points, MOST), force: true }));
       if (points > this.points) {
@@ -249,8 +247,7 @@ export class RateLimiterRedisRl extends Base implements RateLimiterCompatibleAbs
   async delete(key: Id, options: CallOptions = {}): Promise<boolean> {
     return this.#insured("delete", [key, options], async () => {
       const name = this.getKey(key);
-      this.#guard.denials.forget(name);
-      return (await this.#guard.run(name, () => this.#guard.client.reset(name))) > 0;
+      return (await this.#guard.give(name, () => this.#guard.client.reset(name))) > 0;
     });
   }
 

@@ -74,15 +74,24 @@ describe("DenialCache", () => {
     assert.equal(cache.length, 0);
   });
 
-  it("stands for requests of as much or more, under the same rules", () => {
+  it("stands for requests of the same cost under the same rules: for others the wait is another", () => {
     const cache = new DenialCache();
     cache.add("k", "r", 3, denial(1000), 0);
     assert.equal(cache.get("k", "r", 2, 1), null);
+    assert.equal(cache.get("k", "r", 4, 1), null);
     assert.equal(cache.get("k", "bigger plan", 3, 1), null);
-    assert.ok(cache.get("k", "r", 4, 1));
-    // A larger request's denial doesn't replace that of a smaller one.
-    cache.add("k", "r", 9, denial(9000), 1);
-    assert.ok(cache.get("k", "r", 3, 2));
+    assert.ok(cache.get("k", "r", 3, 1));
+  });
+
+  it("does not remember a denial that may be older than a refund", () => {
+    const cache = new DenialCache();
+    const sent = performance.now();
+    cache.forget("k");
+    cache.add("k", "r", 1, denial(1000), sent);
+    assert.equal(cache.length, 0);
+    const later = performance.now() + 1;
+    cache.add("k", "r", 1, denial(1000), later);
+    assert.ok(cache.get("k", "r", 1, later));
   });
 
   it("remembers no grant, and no denial without an end", () => {

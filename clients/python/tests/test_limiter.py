@@ -132,13 +132,21 @@ def test_a_denial_is_remembered_until_its_wait_is_over_and_not_longer() -> None:
     assert len(cache) == 0
 
 
-def test_a_denial_stands_for_as_much_or_more_and_not_for_less() -> None:
+def test_a_denial_stands_for_the_same_cost_for_others_the_wait_is_another() -> None:
     cache = DenialCache()
     cache.add("a", 3, denial(2.0), 100.0)
-    assert [cache.get("a", cost, 101.0) is None for cost in (1, 2, 3, 4)] == [True, True, False, False]
-    cache.add("a", 1, denial(1.5), 100.0)
-    cache.add("a", 3, denial(2.0), 100.5)
-    assert cache.get("a", 1, 101.0) is not None
+    assert [cache.get("a", cost, 101.0) is None for cost in (2, 3, 4)] == [True, False, True]
+
+
+def test_a_denial_that_may_be_older_than_a_refund_is_not_remembered() -> None:
+    cache = DenialCache()
+    sent = time.monotonic()
+    cache.forget("a")
+    cache.add("a", 1, denial(2.0), sent)
+    assert cache.get("a", 1, sent) is None
+    later = time.monotonic() + 1
+    cache.add("a", 1, denial(2.0), later)
+    assert cache.get("a", 1, later) is not None
 
 
 def test_a_grant_and_a_denial_without_an_end_are_not_remembered() -> None:

@@ -1,12 +1,15 @@
 """Denials that are remembered in the process, so that a flood for one key reaches the server once per wait.
 
 A denial stands until its wait is over, if nothing is given back in between. So it is remembered until then, from
-the moment before the call: never longer. What is remembered is bounded; the least recently used goes first.
+the moment before the call: never longer. It answers requests of the same cost, for which alone its wait is true. One
+that was asked for before something was given back may know nothing of that, and is not remembered. What is remembered
+is bounded; the least recently used goes first.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -28,6 +31,7 @@ class DenialCache:
         self.size = size
         self._denials: OrderedDict[str, _Denial] = OrderedDict()
         self._lock = threading.Lock()
+        self._forgot = float("-inf")
 
     def __len__(self) -> int:
         return len(self._denials)
@@ -38,8 +42,7 @@ class DenialCache:
         if self.size == 0 or decision.allowed or decision.wait is None:
             return
         with self._lock:
-            known = self._denials.get(key)
-            if known is not None and known.cost < cost and known.until > sent:
+            if sent <= self._forgot:
                 return
             self._denials[key] = _Denial(decision, cost, sent, sent + decision.wait)
             self._denials.move_to_end(key)
@@ -47,10 +50,10 @@ class DenialCache:
                 self._denials.popitem(last=False)
 
     def get(self, key: str, cost: int, now: float) -> MultiDecision | None:
-        """The denial that stands for a request of this cost: one of as much or less."""
+        """The denial that stands for a request of this cost."""
         with self._lock:
             known = self._denials.get(key)
-            if known is None or cost < known.cost:
+            if known is None or cost != known.cost:
                 return None
             if known.until <= now:
                 del self._denials[key]
@@ -61,6 +64,7 @@ class DenialCache:
     def forget(self, key: str | None = None) -> None:
         """Forgets a key, or all of them: after a refund or a reset."""
         with self._lock:
+            self._forgot = time.monotonic()
             if key is None:
                 self._denials.clear()
             else:

@@ -215,8 +215,9 @@ class Limiter(_Surroundings):
 
     def reset(self, who: str) -> int:
         """Forgets a client: how many limits it had."""
+        count = self.client.reset(*self.keys(who))
         self.denials.forget(who)
-        return self.client.reset(*self.keys(who))
+        return count
 
 
 class AsyncLimiter(_Surroundings):
@@ -265,5 +266,6 @@ class AsyncLimiter(_Surroundings):
 
     async def reset(self, who: str) -> int:
         """Forgets a client: how many limits it had."""
+        count = await self.client.reset(*self.keys(who))
         self.denials.forget(who)
-        return await self.client.reset(*self.keys(who))
+        return count

@@ -298,8 +298,10 @@ class RedisRLStorage(_Shared, Storage, MovingWindowSupport, SlidingWindowCounter
 
     def clear(self, key: str) -> None:
         """Forgets a key, whatever the strategy."""
-        self._forget(key)
-        self._run(commands.reset(self._keys(key)))
+        try:
+            self._run(commands.reset(self._keys(key)))
+        finally:
+            self._forget(key)
 
     def check(self) -> bool:
         """Whether the server answers."""
@@ -312,8 +314,11 @@ class RedisRLStorage(_Shared, Storage, MovingWindowSupport, SlidingWindowCounter
 
     def reset(self) -> int | None:
         """Forgets all keys with the prefix; how many there were. It walks through the keys, and blocks nobody."""
-        self._forget(None)
-        return sum(int(self.storage.unlink(name)) for name in list(self.storage.scan_iter(self._pattern(), count=1000)))
+        try:
+            names = list(self.storage.scan_iter(self._pattern(), count=1000))
+            return sum(int(self.storage.unlink(name)) for name in names)
+        finally:
+            self._forget(None)
 
 
 class AsyncRedisRLStorage(_Shared, aio.Storage, aio.MovingWindowSupport, aio.SlidingWindowCounterSupport):
@@ -409,8 +414,10 @@ class AsyncRedisRLStorage(_Shared, aio.Storage, aio.MovingWindowSupport, aio.Sli
 
     async def clear(self, key: str) -> None:
         """Forgets a key, whatever the strategy."""
-        self._forget(key)
-        await self._run(commands.reset(self._keys(key)))
+        try:
+            await self._run(commands.reset(self._keys(key)))
+        finally:
+            self._forget(key)
 
     async def check(self) -> bool:
         """Whether the server answers."""
@@ -423,9 +430,11 @@ class AsyncRedisRLStorage(_Shared, aio.Storage, aio.MovingWindowSupport, aio.Sli
 
     async def reset(self) -> int | None:
         """Forgets all keys with the prefix; how many there were. It walks through the keys, and blocks nobody."""
-        self._forget(None)
-        names = [name async for name in self.storage.scan_iter(self._pattern(), count=1000)]
-        return sum([int(await self.storage.unlink(name)) for name in names])
+        try:
+            names = [name async for name in self.storage.scan_iter(self._pattern(), count=1000)]
+            return sum([int(await self.storage.unlink(name)) for name in names])
+        finally:
+            self._forget(None)
 
 
 class _Native(strategies.RateLimiter):
