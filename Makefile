@@ -150,9 +150,9 @@ install: ## copy the built module into the server's module folder (MODULEDIR=dir
 	@echo "Add this line to the server's configuration and restart it:"
 	@echo "    loadmodule $(MODULEDIR)/$(LIBRARY)"
 
-package: ## make the packages, wheels and archives that users install: dist/
+package: ## make the packages, wheels and archives that users install: dist/ (PARTS='module gateway clients': these)
 	@scripts/setup && scripts/setup package
-	@scripts/package
+	@scripts/package $(PARTS)
 
 test-package: ## install, use, upgrade and purge them in fresh Debian systems, and check the files (ROOTS='bookworm trixie': in these)
 	@scripts/test-package $(ROOTS)
