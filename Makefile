@@ -154,7 +154,7 @@ package: ## make the packages, wheels and archives that users install: dist/ (PA
 	@scripts/setup && scripts/setup package
 	@scripts/package $(PARTS)
 
-test-package: ## install, use, upgrade and purge them in fresh Debian systems, and check the files (ROOTS='bookworm trixie': in these)
+test-package: ## install, use, upgrade and purge them in fresh Debian systems, and check the files (ROOTS='bookworm trixie', AGAIN='module')
 	@scripts/test-package $(ROOTS)
 
 release: ## commit and tag VERSION=x.y.z here, with the version set everywhere

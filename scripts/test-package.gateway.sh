@@ -32,9 +32,10 @@ stop_gateway() {
 
 # ask PORT REQUEST [BODY]: its answer, for a client behind one proxy.
 ask() {
+    local body=${3:-}
     exec 4<>"/dev/tcp/127.0.0.1/$1"
     printf '%s HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.1\r\nConnection: close\r\nContent-Length: %s\r\n\r\n%s' \
-        "$2" "${#3}" "${3:-}" >&4
+        "$2" "${#body}" "$body" >&4
     timeout 30 tr -d '\r' <&4
     exec 4>&-
 }
