@@ -295,7 +295,8 @@ fn with_ports(texts: Vec<String>, ports: &BTreeMap<u16, u16>) -> Vec<String> {
 
 /// Where this proxy is. Says so if it cannot be had.
 fn program(name: &str) -> Option<PathBuf> {
-    let fetched = fs::read_dir(file("target/programs")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let fetched = fs::read_dir(file("target/programs"));
+    let fetched = fetched.into_iter().flatten().flatten().map(|entry| entry.path());
     let fetched = fetched.filter(|folder| {
         let folder = folder.file_name().unwrap_or_default().to_string_lossy();
         folder.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))
