@@ -151,11 +151,11 @@ install: ## copy the built module into the server's module folder (MODULEDIR=dir
 	@echo "Add this line to the server's configuration and restart it:"
 	@echo "    loadmodule $(MODULEDIR)/$(LIBRARY)"
 
-package: ## make the packages, wheels and archives that users install: dist/
+package: ## make the packages, wheels and archives that users install: dist/ (PARTS='module gateway clients': these)
 	@scripts/setup && scripts/setup package
-	@scripts/package
+	@scripts/package $(PARTS)
 
-test-package: ## install, use, upgrade and purge them in fresh Debian systems, and check the files (ROOTS='bookworm trixie': in these)
+test-package: ## install, use, upgrade and purge them in fresh Debian systems, and check the files (ROOTS='bookworm trixie', AGAIN='module')
 	@scripts/test-package $(ROOTS)
 
 release: ## commit and tag VERSION=x.y.z here, with the version set everywhere

@@ -29,3 +29,8 @@ good_enough() {
         *) false ;;
     esac
 }
+
+# crates redis-rl normal,build: by what edges of cargo's a package of this workspace depends on which crates. Each is a line: libc v0.2.1
+crates() {
+    cargo tree --locked --package "$1" --edges "$2" --prefix none --format '{p}' | sed 's/ (.*//' | grep -v "^$1 " | LC_ALL=C sort -u
+}

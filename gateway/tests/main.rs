@@ -16,6 +16,7 @@ mod caddy;
 mod changes;
 mod cluster;
 mod command_line;
+mod compose;
 mod descriptors;
 mod ending;
 mod envoy;

@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use crate::program::Gateway;
-use crate::proxies::{Site, example};
+use crate::proxies::{Site, file};
 use crate::server::Server;
 
-fn docs(file: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(file)).unwrap()
+fn docs(name: &str) -> String {
+    fs::read_to_string(file("docs").join(name)).unwrap()
 }
 
 fn page() -> String {
@@ -46,8 +45,8 @@ fn without_times(text: &str) -> String {
 #[test]
 fn the_configurations_stand_in_the_page() {
     let page = page();
-    for file in fs::read_dir(example("")).unwrap() {
-        let path = file.unwrap().path();
+    for entry in fs::read_dir(file("gateway/examples")).unwrap() {
+        let path = entry.unwrap().path();
         let text = fs::read_to_string(&path).unwrap();
         assert!(
             page.contains(&format!("\n{text}```\n")),

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The configurations are run as they are, but for their ports: 8000 is the proxy's, 9000 the application's, 8080 and 8081 are the
-//! gateway's. The proxies are those that `scripts/setup gateway` fetches, or installed ones; without one its tests are skipped.
+//! gateway's. `packaging/docker/envoy.yaml` has other ports, and hosts of its own. The proxies are those that `scripts/setup gateway` fetches, or installed ones; without one its tests are skipped.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -32,35 +32,65 @@ use crate::server::{Server, free_port, patience};
 pub struct Kind {
     /// The program's name.
     pub name: &'static str,
-    /// Its configuration in `gateway/examples/`, and further files that this one names.
+    /// The folder of its configuration, in the repository.
+    folder: &'static str,
+    /// Its configuration, and further files that this one names.
     files: &'static [&'static str],
+    /// The rules of its gateway, in the repository.
+    rules: &'static str,
+    /// Which ports in its files are its own and the application's.
+    ports: [u16; 2],
     /// What it is started with, in the folder of its files.
     arguments: &'static [&'static str],
     /// What stands differently in its files.
-    edit: Option<(&'static str, &'static str)>,
+    edits: &'static [(&'static str, &'static str)],
 }
+
+/// What they have in common.
+const EXAMPLE: Kind = Kind {
+    name: "",
+    folder: "gateway/examples",
+    files: &[],
+    rules: "gateway/examples/ratelimit.yaml",
+    ports: [8000, 9000],
+    arguments: &[],
+    edits: &[],
+};
 
 pub const ENVOY: Kind = Kind {
     name: "envoy",
     files: &["envoy.yaml"],
     // A base id of its own: else a second Envoy on this machine does not start.
     arguments: &["-c", "envoy.yaml", "--use-dynamic-base-id", "--log-level", "warn"],
-    edit: None,
+    ..EXAMPLE
 };
 /// As the comment in its file says.
 pub const ENVOY_DENIES: Kind =
-    Kind { edit: Some(("failure_mode_deny: false", "failure_mode_deny: true")), ..ENVOY };
+    Kind { edits: &[("failure_mode_deny: false", "failure_mode_deny: true")], ..ENVOY };
+/// The one of `compose.yaml`, where each service has a host of its own. Envoy waits longer here, for a busy machine.
+pub const ENVOY_IN_COMPOSE: Kind = Kind {
+    folder: "packaging/docker",
+    rules: "packaging/gateway/example.yaml",
+    ports: [10000, 8000],
+    edits: &[
+        ("address: 0.0.0.0", "address: 127.0.0.1"),
+        ("address: upstream,", "address: 127.0.0.1,"),
+        ("address: gateway,", "address: 127.0.0.1,"),
+        ("timeout: 0.1s", "timeout: 5s"),
+    ],
+    ..ENVOY
+};
 pub const CADDY: Kind = Kind {
     name: "caddy",
     files: &["Caddyfile"],
     arguments: &["run", "--config", "Caddyfile"],
-    edit: None,
+    ..EXAMPLE
 };
 pub const TRAEFIK: Kind = Kind {
     name: "traefik",
     files: &["traefik.yaml", "traefik-dynamic.yaml"],
     arguments: &["--configFile=traefik.yaml"],
-    edit: None,
+    ..EXAMPLE
 };
 pub const NGINX: Kind = Kind {
     name: "nginx",
@@ -73,16 +103,16 @@ pub const NGINX: Kind = Kind {
         "-g",
         "daemon off; pid nginx.pid; error_log stderr;",
     ],
-    edit: None,
+    ..EXAMPLE
 };
 
 /// As `docs/gateway.md` says.
 pub const NGINX_REFUSES: Kind =
-    Kind { edit: Some(("error_page 502 504 = @unanswered;", "")), ..NGINX };
+    Kind { edits: &[("error_page 502 504 = @unanswered;", "")], ..NGINX };
 
-/// A file of `gateway/examples/`.
-pub fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
+/// A file of the repository.
+pub fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
 /// What reached the application.
@@ -215,15 +245,15 @@ impl Proxy {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port().unwrap();
         let mut ports = ports.clone();
-        ports.insert(8000, port);
-        let texts = kind.files.iter().map(|file| fs::read_to_string(example(file)).unwrap());
-        let texts = with_ports(texts.collect(), &ports);
-        for (file, mut text) in kind.files.iter().zip(texts) {
-            if let Some((from, to)) = kind.edit {
-                assert!(text.contains(from), "{file} does not say {from}");
+        ports.insert(kind.ports[0], port);
+        let read = |name: &&str| fs::read_to_string(file(kind.folder).join(name)).unwrap();
+        let texts = with_ports(kind.files.iter().map(read).collect(), &ports);
+        for (name, mut text) in kind.files.iter().zip(texts) {
+            for (from, to) in kind.edits {
+                assert!(text.contains(from), "{name} does not say {from}");
                 text = text.replace(from, to);
             }
-            fs::write(folder.path().join(file), text).unwrap();
+            fs::write(folder.path().join(name), text).unwrap();
         }
         let log = fs::File::create(folder.path().join("log")).unwrap();
         let child = Command::new(program)
@@ -265,8 +295,8 @@ fn with_ports(texts: Vec<String>, ports: &BTreeMap<u16, u16>) -> Vec<String> {
 
 /// Where this proxy is. Says so if it cannot be had.
 fn program(name: &str) -> Option<PathBuf> {
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/programs");
-    let fetched = fs::read_dir(fetched).into_iter().flatten().flatten().map(|entry| entry.path());
+    let fetched = fs::read_dir(file("target/programs"));
+    let fetched = fetched.into_iter().flatten().flatten().map(|entry| entry.path());
     let fetched = fetched.filter(|folder| {
         let folder = folder.file_name().unwrap_or_default().to_string_lossy();
         folder.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'))
@@ -304,11 +334,11 @@ impl Site {
         let program = program(kind.name)?;
         let application = Application::start().await;
         let server = Server::start().unwrap();
-        let gateway = Gateway::start(&server, &example("ratelimit.yaml"), arguments);
+        let gateway = Gateway::start(&server, &file(kind.rules), arguments);
         let asked =
             if kind.name == ENVOY.name { (8081, gateway.grpc) } else { (8080, gateway.http) };
-        let proxy =
-            Proxy::start(kind, &program, &BTreeMap::from([(9000, application.port), asked])).await;
+        let ports = BTreeMap::from([(kind.ports[1], application.port), asked]);
+        let proxy = Proxy::start(kind, &program, &ports).await;
         let site = Self { kind, proxy, application, gateway, server };
         site.wait_until_ready().await;
         Some(site)
