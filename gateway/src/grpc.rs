@@ -8,7 +8,7 @@
 //! A unary call is two messages and a trailer. Read and written here, without tonic's layers, streams and codecs around it, the
 //! answer from memory takes about a third less time.
 
-mod listen;
+mod calls;
 mod wire;
 
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::metrics::{self, Via, now_ms};
 use crate::plan::Invalid;
 use crate::service::{Service, Unanswered};
 
-pub use listen::serve;
+pub use calls::serve;
 
 /// The largest message that is read, in bytes. A larger one is an error of the call, and Envoy lets a request pass whose
 /// question failed: so it is more than a client can make up, whose headers may be 60 KiB and stand in many descriptors.

@@ -20,6 +20,7 @@ pub mod grpc;
 pub mod http;
 pub mod identity;
 pub mod key_part;
+pub mod listen;
 pub mod local;
 pub mod metrics;
 pub mod plan;

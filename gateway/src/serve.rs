@@ -1,6 +1,5 @@
 //! The running program: listeners, and what happens when it is asked to end.
 
-use std::future::IntoFuture as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +23,7 @@ use crate::plan::Style;
 use crate::redis::{self, Store};
 use crate::rules::KeyStyle;
 use crate::service::{Service, Settings};
-use crate::{files, telemetry};
+use crate::{files, listen, telemetry};
 
 /// How often the samples of the latency histograms are counted. They are counted on a thread that serves, and meanwhile it serves
 /// nobody: so it is done before they are many.
@@ -87,9 +86,9 @@ async fn listen(serve: Serve) -> anyhow::Result<()> {
         identity,
         ended.clone(),
     );
-    let http = axum::serve(http, router.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(asked(ended.clone()));
-    tokio::spawn(axum::serve(metrics, exporter(prometheus, service.clone())).into_future());
+    let http = listen::serve_http(http, router, asked(ended.clone()));
+    let exporter = exporter(prometheus, service.clone());
+    tokio::spawn(listen::serve_http(metrics, exporter, std::future::pending()));
     println!("redis-rl-gateway: ready");
 
     tokio::spawn(async move {
@@ -98,14 +97,13 @@ async fn listen(serve: Serve) -> anyhow::Result<()> {
         health.set_service_status(grpc::NAME, ServingStatus::NotServing).await;
         end.send_replace(true);
     });
-    let both = async { tokio::join!(grpc, async { http.await.context("HTTP") }).1 };
     tokio::select! {
-        done = both => done,
+        ((), ()) = async { tokio::join!(grpc, http) } => {}
         () = late(ended, serve.drain) => {
             tracing::warn!("requests or connections are left after {:?}: they are cut off", serve.drain);
-            Ok(())
         }
     }
+    Ok(())
 }
 
 fn settings(serve: &Serve, cluster: bool) -> Settings {

@@ -16,6 +16,7 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::asks::{
     Site, calls, channel, descriptor, given_back, hits, limited, metric, metrics, used,
 };
+use crate::program::Gateway;
 
 const RULES: &str = "
 domain: d
@@ -307,6 +308,13 @@ async fn a_malformed_request_gets_a_sentence() {
         assert_eq!(error.code(), Code::InvalidArgument, "{sentence}: {error}");
         assert!(error.message().contains(sentence), "{sentence}: {error}");
     }
+    // What is small on the wire may not be large here.
+    let (before, many) = (memory(&site.gateway), [0x12_u8, 0].repeat(8 << 20));
+    let length = u32::try_from(many.len()).unwrap().to_be_bytes();
+    let status = post(&site, "ShouldRateLimit", [&[0], &length[..], &many].concat()).await;
+    assert_eq!(status, Err("3".into()));
+    let grown = memory(&site.gateway).saturating_sub(before);
+    assert!(grown < 100 << 20, "{grown} bytes for 16 MiB");
     let huge = descriptor(&format!("user={}", "x".repeat(17 << 20)));
     let error = client.try_ask(&[huge], 0).await.unwrap_err();
     assert_eq!(error.code(), Code::OutOfRange, "{error}");
@@ -318,6 +326,14 @@ async fn a_malformed_request_gets_a_sentence() {
     let mut odd = descriptor("user=a");
     odd.entries[0].value = "\0\r\n{}:% \u{1F600}".into();
     assert_eq!(client.ask(&[odd]).await.rows(), [(true, 9)]);
+}
+
+/// The most memory that the program has had, in bytes.
+fn memory(gateway: &Gateway) -> u64 {
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.map_or(0, |peak| 1024 * peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap())
 }
 
 /// Sends these bytes as the body of a call. What comes back is the body, or the number of an error.
@@ -346,6 +362,9 @@ async fn what_is_no_message_gets_an_error_of_its_kind() {
         ("ShouldRateLimit", b"\0\0\0\0\0\x0a", INVALID_ARGUMENT),
         ("ShouldRateLimit", b"\0\xff\xff\xff\xff\x0a", INVALID_ARGUMENT),
         ("ShouldRateLimit", b"\0\0\0\0\x02\x0a\xff", INVALID_ARGUMENT),
+        // A varint without an end; a group, in which anything could hide.
+        ("ShouldRateLimit", b"\0\0\0\0\x02\x18\xff", INVALID_ARGUMENT),
+        ("ShouldRateLimit", b"\0\0\0\0\x02\x1b\x1c", INVALID_ARGUMENT),
         // No bytes are a message: it names no domain.
         ("ShouldRateLimit", b"\0\0\0\0\0", INVALID_ARGUMENT),
         ("ShouldRateLimit", b"\x01\0\0\0\x01x", UNIMPLEMENTED),

@@ -65,13 +65,13 @@ async fn a_denial_for_what_was_given_back_meanwhile_is_not_remembered() {
     let site = Site::start(RULES).await;
     let mut denied = 0;
     for user in 0..200 {
-        let one = descriptor(&format!("user={user}"));
-        let both = [one.clone(), hits("closed=x", 0)];
-        let (refused, asked) = join(site.client.ask(&both), site.client.ask(&[one.clone()])).await;
+        let one = [descriptor(&format!("user={user}"))];
+        let both = [one[0].clone(), hits("closed=x", 0)];
+        let (refused, asked) = join(site.client.ask(&both), site.client.ask(&one)).await;
         assert!(!refused.passes());
         if !asked.passes() {
             denied += 1;
-            assert!(site.client.ask(&[one]).await.passes(), "user {user}: nothing is used");
+            assert!(site.client.ask(&one).await.passes(), "user {user}: nothing is used");
         }
     }
     println!("{denied} of 200 were denied for the moment");
@@ -83,13 +83,13 @@ async fn a_denial_that_is_overtaken_by_a_refund_is_not_remembered() {
     let mut denied = 0;
     for user in 0..200 {
         let entries = format!("user={user}");
-        let one = descriptor(&entries);
-        assert!(site.client.ask(&[one.clone()]).await.passes());
+        let one = [descriptor(&entries)];
+        assert!(site.client.ask(&one).await.passes());
         let refund = [given_back(&entries, 1)];
-        let (_, asked) = join(site.client.ask(&refund), site.client.ask(&[one.clone()])).await;
+        let (_, asked) = join(site.client.ask(&refund), site.client.ask(&one)).await;
         if !asked.passes() {
             denied += 1;
-            assert!(site.client.ask(&[one]).await.passes(), "user {user}: it was given back");
+            assert!(site.client.ask(&one).await.passes(), "user {user}: it was given back");
         }
     }
     println!("{denied} of 200 were denied before the refund");

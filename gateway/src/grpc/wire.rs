@@ -18,9 +18,12 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use prost::Message;
 use prost::bytes::{BufMut as _, Bytes, BytesMut};
+use tokio::time::timeout;
 use tonic::Status;
 
-use super::{LARGEST_MESSAGE, malformed};
+use super::{LARGEST_MESSAGE, invalid, malformed};
+use crate::listen::PATIENCE;
+use crate::plan::{Invalid, MOST_DESCRIPTORS, MOST_ENTRIES};
 
 /// What comes before a message.
 const PREFIX: usize = 5;
@@ -28,9 +31,11 @@ const PREFIX: usize = 5;
 /// Reads the question of a call.
 ///
 /// # Errors
-/// It is too large, compressed, or none; or the client has gone.
+/// It is too large, too slow, compressed, or none; or the client has gone.
 pub(super) async fn read(body: Incoming) -> Result<RateLimitRequest, Status> {
-    let body = Limited::new(body, LARGEST_MESSAGE + PREFIX).collect().await.map_err(|error| {
+    let body = timeout(PATIENCE, Limited::new(body, LARGEST_MESSAGE + PREFIX).collect()).await;
+    let body = body.map_err(|_| Status::deadline_exceeded("the message did not come"))?;
+    let body = body.map_err(|error| {
         if error.is::<LengthLimitError>() {
             Status::out_of_range(format!(
                 "the message is too large: it may have {LARGEST_MESSAGE} bytes"
@@ -52,10 +57,80 @@ pub(super) async fn read(body: Incoming) -> Result<RateLimitRequest, Status> {
         let has = message.len();
         return Err(malformed(format!("a message of {length} bytes has {has}")));
     }
+    check(message)?;
     let question = Question::decode(message);
     question
         .map(RateLimitRequest::from)
         .map_err(|error| malformed(format!("no RateLimitRequest: {error}")))
+}
+
+/// Counts what takes two bytes in a message and a hundred in memory, before it is there.
+fn check(message: &[u8]) -> Result<(), Status> {
+    let unclear = |()| malformed("no RateLimitRequest: its fields cannot be told apart".into());
+    let (mut descriptors, mut too_many) = (0, None);
+    for field in Fields(message) {
+        let (DESCRIPTORS, descriptor) = field.map_err(unclear)? else { continue };
+        let mut entries = 0;
+        for field in Fields(descriptor) {
+            let (number, _) = field.map_err(unclear)?;
+            entries += usize::from(number == ENTRIES);
+        }
+        if entries > MOST_ENTRIES {
+            too_many.get_or_insert(Invalid::Entries(descriptors, entries));
+        }
+        descriptors += 1;
+    }
+    if descriptors > MOST_DESCRIPTORS {
+        return Err(invalid(Invalid::Descriptors(descriptors)));
+    }
+    too_many.map_or(Ok(()), |reason| Err(invalid(reason)))
+}
+
+/// The numbers of the descriptors in a request and of the entries in a descriptor.
+const DESCRIPTORS: usize = 2;
+const ENTRIES: usize = 1;
+
+/// The fields of a message: the number of each, and the content of those that can hold others. An error is the last.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<(usize, &'a [u8]), ()>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let field = self.field().ok_or(());
+        if field.is_err() {
+            self.0 = &[];
+        }
+        Some(field)
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn field(&mut self) -> Option<(usize, &'a [u8])> {
+        let key = self.number()?;
+        let length = match key & 7 {
+            0 => {
+                self.number()?;
+                0
+            }
+            1 => 8,
+            2 => self.number()?,
+            5 => 4,
+            // Groups, which nobody has sent since they were given up: what is in them could not be counted.
+            _ => return None,
+        };
+        let (field, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some((key >> 3, if key & 7 == 2 { field } else { &[] }))
+    }
+
+    /// All numbers have the form of a length.
+    fn number(&mut self) -> Option<usize> {
+        prost::decode_length_delimiter(&mut self.0).ok()
+    }
 }
 
 /// The message of an answer, with what comes before it.

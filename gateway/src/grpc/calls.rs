@@ -1,30 +1,24 @@
-//! Connections, and which call is whose.
+//! Which call is whose, and the bodies of answers.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io::ErrorKind;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderValue, Request, Response, header};
 use hyper::body::{Body, Frame, Incoming};
 use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use prost::bytes::Bytes;
 use tokio::net::TcpListener;
 use tonic::Status;
 use tonic::codegen::Service as _;
 use tonic::service::Routes;
-use tracing::{debug, warn};
 
 use super::{METHOD, RateLimits};
-
-/// How long nothing is accepted when the system has no room for a connection.
-const PAUSE: Duration = Duration::from_millis(100);
+use crate::listen::{self, PATIENCE};
 
 struct Calls {
     limits: RateLimits,
@@ -41,44 +35,15 @@ pub async fn serve(
 ) {
     let calls = Arc::new(Calls { limits, others: others.prepare() });
     let mut http = Builder::new(TokioExecutor::new());
-    http.auto_date_header(false);
-    let connections = GracefulShutdown::new();
-    let mut ended = pin!(ended);
-    loop {
-        let stream = tokio::select! {
-            () = &mut ended => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) if is_of_connection(error.kind()) => continue,
-                Err(error) => {
-                    warn!(%error, "no connection can be accepted");
-                    tokio::time::sleep(PAUSE).await;
-                    continue;
-                }
-            },
-        };
-        // An answer that waits for more is late; one without this option is only slower.
-        let _ = stream.set_nodelay(true);
+    http.auto_date_header(false)
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PATIENCE)
+        .keep_alive_timeout(PATIENCE);
+    listen::serve(listener, ended, |stream, _| {
         let calls = Arc::clone(&calls);
-        let service = service_fn(move |request| call(Arc::clone(&calls), request));
-        let connection = http.serve_connection(TokioIo::new(stream), service);
-        let connection = connections.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                debug!(%error, "a connection ended");
-            }
-        });
-    }
-    drop(listener);
-    connections.shutdown().await;
-}
-
-/// Whether the connection failed, and not the listener.
-fn is_of_connection(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::ConnectionRefused | ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset
-    )
+        http.serve_connection(stream, service_fn(move |request| call(Arc::clone(&calls), request)))
+    })
+    .await;
 }
 
 async fn call(
