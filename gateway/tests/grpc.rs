@@ -116,13 +116,13 @@ async fn a_leaky_bucket_holds_answers_back_until_their_turn() {
 #[tokio::test]
 async fn a_turn_that_would_come_too_late_is_a_refusal() {
     let site = Site::start(RULES).await;
+    let start = Instant::now();
     let asked = (0..40).map(|_| async { site.client.ask(&[descriptor("leaky_bucket=x")]).await });
     let answers = join_all(asked).await;
     let passed = answers.iter().filter(|answer| answer.passes()).count();
-    assert!(
-        (2..10).contains(&passed),
-        "now, and 100 ms later, and what drained meanwhile: {passed}"
-    );
+    // At once, after 100 ms, and what has drained meanwhile.
+    let most = 2 + start.elapsed().as_millis() / 100;
+    assert!((2..=most).contains(&(passed as u128)), "{passed} passed, and at most {most} may");
     let refused = answers.iter().find(|answer| !answer.passes()).unwrap();
     assert_eq!(refused.field("Retry-After"), "1");
 }
