@@ -82,7 +82,7 @@ pub(super) struct Node {
     pub secret: bool,
     pub value_to_metric: bool,
     pub detailed_metric: bool,
-    /// The value as configured, for labels.
+    /// The value as configured, for labels: of a secret only its hash.
     pub value: Option<String>,
 }
 
@@ -145,21 +145,32 @@ pub struct Found<'a> {
 impl Domain {
     /// The rule that the descriptor meets, if there is one.
     pub fn find<'a>(&'a self, descriptor: &Descriptor) -> Option<Found<'a>> {
+        let path = self.walk(descriptor);
+        let rule = path.last()?.rule.as_ref().filter(|_| path.len() == descriptor.entries.len())?;
+        Some(Found { rule, path })
+    }
+
+    /// The nodes of the descriptor's entries, as far as the tree has them.
+    fn walk(&self, descriptor: &Descriptor) -> Vec<&Node> {
         let mut level = &self.root;
         let mut path = Vec::with_capacity(descriptor.entries.len());
         for entry in &descriptor.entries {
-            let node = level.keys.get(&entry.key)?.find(&entry.value)?;
+            let Some(node) =
+                level.keys.get(&entry.key).and_then(|values| values.find(&entry.value))
+            else {
+                break;
+            };
             path.push(node);
             level = &node.below;
         }
-        let rule = path.last()?.rule.as_ref()?;
-        Some(Found { rule, path })
+        path
     }
 
     /// The key of a limiter: `prefix:algorithm:domain:key=value:key=value`, with a hash tag before the entries if the domain
     /// names one and the descriptor has it.
     ///
-    /// `leaf` is false for leases: the last entry names the lease, not the limiter.
+    /// `leaf` is false for leases: the last entry names the lease, not the limiter. Without a rule, for a limit that the
+    /// request brought along, the nodes before it still say which values are secret or shared.
     pub fn key(
         &self,
         style: &KeyStyle,
@@ -171,12 +182,14 @@ impl Domain {
         let mut parts = String::with_capacity(64);
         let mut tag = String::new();
         let last = descriptor.entries.len().saturating_sub(1);
+        let walked = if found.is_none() { self.walk(descriptor) } else { Vec::new() };
+        let path = found.map_or(&walked, |found| &found.path);
         for (at, entry) in descriptor.entries.iter().enumerate() {
             if at == last && !leaf {
                 let _ = write!(parts, ":{}", KeyPart::plain(&entry.key));
                 continue;
             }
-            let node = found.and_then(|found| found.path.get(at));
+            let node = path.get(at);
             let shared = node.and_then(|node| node.shared.as_deref());
             let secret = node.is_some_and(|node| node.secret);
             let value =
@@ -207,7 +220,8 @@ pub struct KeyStyle {
 }
 
 impl Found<'_> {
-    /// The rule's label in metrics: its path, with the values of the request where the configuration asks for that.
+    /// The rule's label in metrics: its path, with the values of the request where the configuration asks for that and
+    /// does not call them secret.
     pub fn label(&self, descriptor: &Descriptor) -> String {
         if !self.rule.detailed {
             return self.rule.label.clone();
@@ -219,7 +233,8 @@ impl Found<'_> {
                 label.push('.');
             }
             label.push_str(&entry.key);
-            let seen = (all || node.value_to_metric).then_some(&*entry.value);
+            let shown = (all || node.value_to_metric) && !node.secret;
+            let seen = shown.then_some(&*entry.value);
             let value = node.shared.as_deref().or(seen).or(node.value.as_deref());
             if let Some(value) = value.filter(|value| !value.is_empty()) {
                 label.push('_');
