@@ -87,6 +87,7 @@ pub async fn watch(path: PathBuf, options: Options, mut known: Texts, service: A
                 match Rules::load(&texts, &options) {
                     Ok(rules) => {
                         tracing::info!(domains = ?rules.names(), "the configuration changed, and holds from now on");
+                        service.meters().register(&rules);
                         service.set_rules(rules);
                         service.meters().loaded(true);
                     }

@@ -58,7 +58,9 @@ async fn listen(serve: Serve) -> anyhow::Result<()> {
     tracing::info!(domains = ?rules.names(), "the configuration is read");
     let store = Store::start(redis::Settings { url: serve.redis.clone(), timeout: serve.timeout });
     let settings = settings(&serve, store.is_cluster());
-    let service = Arc::new(Service::new(rules, store, settings, Meters::default()));
+    let meters = Meters::default();
+    meters.register(&rules);
+    let service = Arc::new(Service::new(rules, store, settings, meters));
     service.meters().loaded(true);
 
     let (end, ended) = watch::channel(false);

@@ -14,6 +14,9 @@ use super::limit::Limit;
 use crate::key_part::KeyPart;
 use crate::request::Descriptor;
 
+/// The most bytes of a request's value in a label.
+const LONGEST_SHOWN: usize = 64;
+
 /// What a rule does with its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -121,6 +124,18 @@ impl Pattern {
     }
 }
 
+impl Level {
+    fn collect<'a>(&'a self, rules: &mut Vec<&'a Rule>) {
+        for values in self.keys.values() {
+            let patterns = values.patterns.iter().map(|(_, node)| node);
+            for node in values.exact.values().chain(patterns).chain(values.any.as_deref()) {
+                rules.extend(node.rule.as_deref());
+                node.below.collect(rules);
+            }
+        }
+    }
+}
+
 impl Values {
     fn find(&self, value: &str) -> Option<&Node> {
         self.exact
@@ -164,6 +179,13 @@ impl Domain {
             level = &node.below;
         }
         path
+    }
+
+    /// All its rules.
+    pub fn rules(&self) -> Vec<&Rule> {
+        let mut rules = Vec::new();
+        self.root.collect(&mut rules);
+        rules
     }
 
     /// The key of a limiter: `prefix:algorithm:domain:key=value:key=value`, with a hash tag before the entries if the domain
@@ -234,7 +256,7 @@ impl Found<'_> {
             }
             label.push_str(&entry.key);
             let shown = (all || node.value_to_metric) && !node.secret;
-            let seen = shown.then_some(&*entry.value);
+            let seen = shown.then(|| start(&entry.value));
             let value = node.shared.as_deref().or(seen).or(node.value.as_deref());
             if let Some(value) = value.filter(|value| !value.is_empty()) {
                 label.push('_');
@@ -242,5 +264,15 @@ impl Found<'_> {
             }
         }
         label
+    }
+}
+
+/// As much of a value as a label has: the first [`LONGEST_SHOWN`] bytes, or a few less where a character would be cut.
+fn start(value: &str) -> &str {
+    let mut ends = (0..=LONGEST_SHOWN).rev();
+    if value.len() <= LONGEST_SHOWN {
+        value
+    } else {
+        ends.find_map(|end| value.get(..end)).unwrap_or_default()
     }
 }

@@ -310,6 +310,25 @@ descriptors:
     assert_eq!(policy, "token_sha256-ca978112ca1bbdcafac231b39a23dc4d");
 }
 
+#[test]
+fn a_label_has_the_beginning_of_a_long_value() {
+    let rules = load(
+        "{domain: d, descriptors: [{key: k, detailed_metric: true, rate_limit: {unlimited: true}}]}",
+    )
+    .unwrap();
+    let [exact, long, short] = ["x".repeat(64), "x".repeat(60_000), "x".repeat(63)];
+    for (value, shown) in [
+        (exact.clone(), &exact),
+        (long, &exact),
+        (format!("{short}é"), &short),
+        (format!("{}é", &short[1..]), &format!("{}é", &short[1..])),
+    ] {
+        let descriptor = descriptor(&format!("k={value}"));
+        let label = rules.only().unwrap().find(&descriptor).unwrap().label(&descriptor);
+        assert_eq!(label, format!("k_{shown}"));
+    }
+}
+
 /// The limit of a rule with these keys in its `rate_limit`, and these beside its key.
 fn rule(limit: &str, beside: &str) -> String {
     let text = format!("domain: d\ndescriptors:\n  - key: k\n{beside}    rate_limit: {limit}\n");
