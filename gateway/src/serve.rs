@@ -43,8 +43,11 @@ pub fn run(serve: Serve) -> anyhow::Result<()> {
     if let Some(threads) = serve.threads.filter(|&threads| threads > 1) {
         runtime.worker_threads(threads);
     }
-    let ended = runtime.enable_all().build()?.block_on(listen(serve));
+    let runtime = runtime.enable_all().build()?;
+    let ended = runtime.block_on(listen(serve));
     telemetry.end();
+    // Nobody waits for a file that is being read: its file system may hang.
+    runtime.shutdown_background();
     ended
 }
 
