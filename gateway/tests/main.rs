@@ -19,6 +19,7 @@ mod command_line;
 mod descriptors;
 mod ending;
 mod envoy;
+mod examples;
 mod grpc;
 mod http;
 mod limits;

@@ -12,6 +12,7 @@ use super::limit::{self, Algorithm, Block, Limit};
 use super::tree::{Domain, Level, Mode, Node, Pattern, Rule};
 use crate::answer::fields;
 use crate::key_part::KeyPart;
+use crate::plan::MOST_DESCRIPTORS;
 use crate::request::Unit;
 
 /// What holds for rules that do not say so themselves.
@@ -127,6 +128,10 @@ impl Reader<'_> {
             if !domain.templates.contains(&template) {
                 domain.templates.push(template);
             }
+        }
+        let paths = domain.templates.len();
+        if paths > MOST_DESCRIPTORS {
+            self.wrong(at, format!("rules stand at the ends of {paths} paths of keys, and at most {MOST_DESCRIPTORS}: /check asks about each"));
         }
         domains.push(domain);
     }
