@@ -72,7 +72,7 @@ test-metrics: setup ## test what Prometheus sees, with its stock exporter for Re
 test-gateway: setup ## test the gateway: by itself, and behind Envoy, Caddy, Traefik and nginx, which it fetches
 	@scripts/setup gateway
 	cargo build
-	$(WITH_SERVER) cargo test --package redis-rl-gateway
+	$(WITH_SERVER) RL_PROXIES=required cargo test --package redis-rl-gateway
 
 test-servers: setup ## run the server tests on the installed server, Redis 8.2.3 and Valkey 9.1.2 (SERVERS='redis valkey': on these)
 	@scripts/test-servers $(SERVERS)

@@ -17,6 +17,8 @@ use crate::service::Service;
 
 /// A change is read once nothing has changed for so long, since an editor writes in several steps.
 const QUIET: Duration = Duration::from_millis(50);
+/// How long a change waits for that at most.
+const BUSY: Duration = Duration::from_secs(1);
 /// How often the files are compared if nothing seems to change.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -41,8 +43,7 @@ pub fn read(path: &Path) -> io::Result<Texts> {
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(path).map_err(|error| named(error, path))? {
         let path = entry.map_err(|error| named(error, path))?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml") {
+        if is_rules(&path) {
             paths.push(path);
         }
     }
@@ -54,6 +55,16 @@ pub fn read(path: &Path) -> io::Result<Texts> {
     }
     paths.sort();
     paths.into_iter().map(text).collect()
+}
+
+/// Whether a file of a folder has rules, by its name.
+fn is_rules(path: &Path) -> bool {
+    let ending = path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml");
+    ending && !begins(path, ".")
+}
+
+fn begins(path: &Path, text: &str) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(text.as_bytes()))
 }
 
 /// Reads and compiles a configuration.
@@ -75,32 +86,47 @@ pub async fn watch(path: PathBuf, options: Options, mut known: Texts, service: A
     let changed = Arc::new(Notify::new());
     // Watches as long as it lives.
     let _watcher = start(&path, changed.clone())
-        .inspect_err(|error| tracing::warn!(%error, "changes of the configuration are noticed within {LOOK:?} alone"));
+        .inspect_err(|error| tracing::warn!(%error, "changes of the configuration are noticed only within {LOOK:?}"));
     // What changed before that is read at once.
     changed.notify_one();
     loop {
-        let noticed = tokio::time::timeout(LOOK, changed.notified()).await.is_ok();
-        while noticed && tokio::time::timeout(QUIET, changed.notified()).await.is_ok() {}
-        match read(&path) {
-            Ok(texts) if texts == known => {}
-            Ok(texts) => {
-                match Rules::load(&texts, &options) {
-                    Ok(rules) => {
-                        tracing::info!(domains = ?rules.names(), "the configuration changed, and holds from now on");
-                        service.set_rules(rules);
-                        service.meters().loaded(true);
-                    }
-                    Err(problems) => broken(&problems, &service),
-                }
-                known = texts;
-            }
-            Err(error) => {
-                if !known.is_empty() {
-                    broken(&unreadable(error), &service);
-                    known = Texts::new();
-                }
-            }
+        if tokio::time::timeout(LOOK, changed.notified()).await.is_ok() {
+            let quiet =
+                async { while tokio::time::timeout(QUIET, changed.notified()).await.is_ok() {} };
+            let _ = tokio::time::timeout(BUSY, quiet).await;
         }
+        let (path, options, old) = (path.clone(), options.clone(), known);
+        let look = move || look(&path, &options, old);
+        // A file system that hangs holds up this task alone, and no thread that serves.
+        let Ok((texts, change)) = tokio::task::spawn_blocking(look).await else { return };
+        known = texts;
+        match change {
+            None => {}
+            Some(Ok(rules)) => {
+                tracing::info!(domains = ?rules.names(), "the configuration changed, and holds from now on");
+                service.meters().register(&rules);
+                service.set_rules(rules);
+                service.meters().loaded(true);
+            }
+            Some(Err(problems)) => broken(&problems, &service),
+        }
+    }
+}
+
+/// The texts as they are now, and what they say if they are no longer the known ones. What cannot be read has none.
+fn look(
+    path: &Path,
+    options: &Options,
+    known: Texts,
+) -> (Texts, Option<Result<Rules, Vec<Problem>>>) {
+    match read(path) {
+        Ok(texts) if texts == known => (known, None),
+        Ok(texts) => {
+            let rules = Rules::load(&texts, options);
+            (texts, Some(rules))
+        }
+        Err(_) if known.is_empty() => (known, None),
+        Err(error) => (Texts::new(), Some(Err(unreadable(error)))),
     }
 }
 
@@ -116,16 +142,30 @@ fn broken(problems: &[Problem], service: &Service) {
 }
 
 fn start(path: &Path, changed: Arc<Notify>) -> notify::Result<notify::RecommendedWatcher> {
+    let (config, folder) = (path.to_owned(), path.is_dir());
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access()) {
+        if event.is_ok_and(|event| !event.kind.is_access() && may_be_ours(&event, &config, folder))
+        {
             changed.notify_one();
         }
     })?;
-    let folder =
+    let parent =
         path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    watcher.watch(folder, RecursiveMode::NonRecursive)?;
-    if path.is_dir() {
+    watcher.watch(parent, RecursiveMode::NonRecursive)?;
+    if folder {
         watcher.watch(path, RecursiveMode::NonRecursive)?;
     }
     Ok(watcher)
+}
+
+/// Whether something may have changed in the configuration: in the folder there can be other files, which change all the time.
+fn may_be_ours(event: &notify::Event, config: &Path, folder: bool) -> bool {
+    let ours = |path: &PathBuf| {
+        path.file_name() == config.file_name()
+            || (folder && is_rules(path))
+            // What the links of a ConfigMap lead through.
+            || begins(path, "..")
+    };
+    // Without a path, events were lost.
+    event.paths.is_empty() || event.paths.iter().any(ours)
 }

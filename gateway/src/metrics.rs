@@ -1,6 +1,8 @@
-//! What Prometheus sees. Rules are labels by their paths; once there are [`MOST_SERIES`] of them, further ones are `other`.
+//! What Prometheus sees. Rules are labels by their paths. Those of the configuration are known when it is loaded; labels with
+//! values of requests come with these, and once there are [`MOST_DETAILED`] of them, further ones are `other`.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,11 +13,11 @@ use metrics::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::plan::{Action, Row};
-use crate::rules::Mode;
+use crate::rules::{Mode, Rules};
 use crate::service::{Outcome, Reason};
 
-/// The most rules that have metrics of their own: what detailed metrics can grow to.
-pub const MOST_SERIES: usize = 10_000;
+/// The most labels with values of requests, of all domains together: what detailed metrics can grow to.
+pub const MOST_DETAILED: usize = 10_000;
 /// What further ones are counted under.
 const OTHER: &str = "other";
 
@@ -117,7 +119,17 @@ impl DomainMeters {
         Self { ok: of("ok"), over_limit: of("over_limit"), rules: RwLock::default() }
     }
 
-    fn rule(&self, domain: &str, label: &str) -> Arc<RuleMeters> {
+    /// Rules of the configuration have theirs already: a label that is new holds values of a request.
+    fn rule(&self, domain: &str, label: &str, detailed: &AtomicUsize) -> Arc<RuleMeters> {
+        if let Some(found) = known(&self.rules, label) {
+            return found;
+        }
+        let more = |count| (count < MOST_DETAILED).then_some(count + 1);
+        let label = detailed.fetch_update(Relaxed, Relaxed, more).map_or(OTHER, |_| label);
+        self.register(domain, label)
+    }
+
+    fn register(&self, domain: &str, label: &str) -> Arc<RuleMeters> {
         find(&self.rules, label, |label| RuleMeters::new(domain, label))
     }
 }
@@ -125,6 +137,8 @@ impl DomainMeters {
 /// All counters. Each is looked up once and kept, since a look-up by name and labels costs more than a decision.
 pub struct Meters {
     domains: RwLock<HashMap<String, Arc<DomainMeters>>>,
+    /// How many labels with values of requests there are.
+    detailed: AtomicUsize,
     grpc: Histogram,
     http: Histogram,
     redis: Histogram,
@@ -136,6 +150,7 @@ impl Default for Meters {
     fn default() -> Self {
         Self {
             domains: RwLock::default(),
+            detailed: AtomicUsize::new(0),
             grpc: histogram!("rl_gateway_decision_seconds", "via" => "grpc"),
             http: histogram!("rl_gateway_decision_seconds", "via" => "http"),
             redis: histogram!("rl_gateway_redis_seconds"),
@@ -182,6 +197,20 @@ impl Meters {
         self.breaker_open.set(if open { 1.0 } else { 0.0 });
     }
 
+    /// These rules are about to hold. Their counters begin at 0, and no label that a request makes up can take their place.
+    pub fn register(&self, rules: &Rules) {
+        for domain in rules.domains() {
+            let meters = self.domain(&domain.name);
+            for rule in domain.rules() {
+                meters.register(&domain.name, &rule.label);
+            }
+        }
+    }
+
+    fn domain(&self, name: &str) -> Arc<DomainMeters> {
+        find(&self.domains, name, DomainMeters::new)
+    }
+
     /// A configuration was read.
     pub fn loaded(&self, ok: bool) {
         counter!("rl_gateway_config_loads_total", "result" => if ok { "ok" } else { "error" })
@@ -191,11 +220,12 @@ impl Meters {
 
     /// What the rules said. Requests of unknown domains are counted under no name, for anybody can make names up.
     pub fn decided(&self, domain: &str, outcome: &Outcome, near_limit: u64) {
-        let meters = find(&self.domains, domain, DomainMeters::new);
+        let meters = self.domain(domain);
         if outcome.refused { &meters.over_limit } else { &meters.ok }.increment(1);
         for row in outcome.rows.iter().filter(|row| row.rule.is_some()) {
             let shadow = outcome.shadowed || row.mode() == Mode::Shadow;
-            count(&meters.rule(domain, &row.label), row, shadow, near_limit);
+            let meters = meters.rule(domain, &row.label, &self.detailed);
+            count(&meters, row, shadow, near_limit);
         }
     }
 }
@@ -222,16 +252,16 @@ fn count(meters: &RuleMeters, row: &Row, shadow: bool, near_limit: u64) {
     }
 }
 
-/// What is kept under a name, made if it is new, or that of [`OTHER`] once there are too many.
+/// What is kept under a name.
+fn known<T>(all: &RwLock<HashMap<String, Arc<T>>>, name: &str) -> Option<Arc<T>> {
+    all.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+}
+
+/// The same, made if it is new.
 fn find<T>(all: &RwLock<HashMap<String, Arc<T>>>, name: &str, make: impl Fn(&str) -> T) -> Arc<T> {
-    let read = all.read().unwrap_or_else(PoisonError::into_inner);
-    let full = read.len() >= MOST_SERIES;
-    if let Some(found) = read.get(name).or_else(|| read.get(OTHER).filter(|_| full)) {
-        return found.clone();
-    }
-    drop(read);
-    let mut write = all.write().unwrap_or_else(PoisonError::into_inner);
-    // Others may have come in between.
-    let name = if write.len() >= MOST_SERIES { OTHER } else { name };
-    write.entry(name.to_owned()).or_insert_with(|| Arc::new(make(name))).clone()
+    known(all, name).unwrap_or_else(|| {
+        let mut write = all.write().unwrap_or_else(PoisonError::into_inner);
+        // Another one may have come in between.
+        write.entry(name.to_owned()).or_insert_with(|| Arc::new(make(name))).clone()
+    })
 }

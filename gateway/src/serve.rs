@@ -42,8 +42,11 @@ pub fn run(serve: Serve) -> anyhow::Result<()> {
     if let Some(threads) = serve.threads.filter(|&threads| threads > 1) {
         runtime.worker_threads(threads);
     }
-    let ended = runtime.enable_all().build()?.block_on(listen(serve));
+    let runtime = runtime.enable_all().build()?;
+    let ended = runtime.block_on(listen(serve));
     telemetry.end();
+    // Nobody waits for a file that is being read: its file system may hang.
+    runtime.shutdown_background();
     ended
 }
 
@@ -57,7 +60,9 @@ async fn listen(serve: Serve) -> anyhow::Result<()> {
     tracing::info!(domains = ?rules.names(), "the configuration is read");
     let store = Store::start(redis::Settings { url: serve.redis.clone(), timeout: serve.timeout });
     let settings = settings(&serve, store.is_cluster());
-    let service = Arc::new(Service::new(rules, store, settings, Meters::default()));
+    let meters = Meters::default();
+    meters.register(&rules);
+    let service = Arc::new(Service::new(rules, store, settings, meters));
     service.meters().loaded(true);
 
     let (end, ended) = watch::channel(false);

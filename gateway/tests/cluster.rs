@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::time::Duration;
 
 use redis::{FromRedisValue, Value};
 use redis_rl_gateway::redis::{Reason, Store, Unasked, slot};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use crate::server::{Server, free_port};
+use crate::server::{Server, field, free_port, info};
 use crate::store::{TIMEOUT, ask, command, integers, signal, store, until, until_closed};
 
 const SLOTS: usize = 16_384;
@@ -117,39 +118,61 @@ async fn a_slot_that_is_moved_under_load_grants_exactly_the_limit() {
     let store = cluster.store(TIMEOUT).await;
     let [key, ..] = Cluster::keys();
     let slot = slot(key.as_bytes());
-    let (granted, stop) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (granted, asked) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicI64::new(0)));
+    // How many may ask: so the limit lasts until the last move.
+    let gate = Arc::new(Semaphore::new(0));
     let mut tasks = JoinSet::new();
     for _ in 0..20 {
-        let (store, key) = (store.clone(), key.clone());
-        let (granted, stop) = (Arc::clone(&granted), Arc::clone(&stop));
+        let (store, key, gate) = (store.clone(), key.clone(), Arc::clone(&gate));
+        let (granted, asked) = (Arc::clone(&granted), Arc::clone(&asked));
         tasks.spawn(async move {
             let line = format!("RL.FIXEDWINDOW {key} {LIMIT} 1h");
-            while !stop.load(Relaxed) {
+            while let Ok(permit) = gate.acquire().await {
+                permit.forget();
                 granted.fetch_add(integers(ask(&store, &line).await.unwrap())[0], Relaxed);
+                asked.fetch_add(1, Relaxed);
             }
         });
     }
     let mut at = 0;
     for to in [1, 2, 0, 1] {
-        let before = granted.load(Relaxed);
-        until("some grants", async || granted.load(Relaxed) > (before + 500).min(LIMIT - 1)).await;
+        let before = asked.load(Relaxed);
+        gate.add_permits(1000);
+        until("requests under way", async || asked.load(Relaxed) > before + 100).await;
         let (from, to_server) = (&cluster.0[at], &cluster.0[to]);
         let ids = [from, to_server].map(|server| send::<String>(server, "CLUSTER MYID"));
         send::<()>(to_server, &format!("CLUSTER SETSLOT {slot} IMPORTING {}", ids[0]));
         send::<()>(from, &format!("CLUSTER SETSLOT {slot} MIGRATING {}", ids[1]));
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        let redirected = |error: &str| {
+            let stats = info(&mut from.connection().unwrap(), "errorstats").unwrap();
+            let count = field(&stats, &format!("errorstat_{error}"));
+            count.map_or(0, |count| count.strip_prefix("count=").unwrap().parse::<u64>().unwrap())
+        };
         let port = to_server.port();
         send::<Value>(from, &format!("MIGRATE 127.0.0.1 {port} {key} 0 5000"));
-        // Now the old server sends to the new one whoever asks for the key.
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        // Now the old server sends to the new one whoever asks for the key, and when it has given the slot away as well.
+        let before = redirected("ASK");
+        until("the key to be asked for elsewhere", async || {
+            gate.add_permits(20);
+            redirected("ASK") > before
+        })
+        .await;
+        let before = redirected("MOVED");
         for server in [to_server, from] {
             send::<()>(server, &format!("CLUSTER SETSLOT {slot} NODE {}", ids[1]));
         }
+        until("the slot to be asked for elsewhere", async || {
+            gate.add_permits(20);
+            redirected("MOVED") > before
+        })
+        .await;
         at = to;
     }
-    until("all grants", async || granted.load(Relaxed) >= LIMIT).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    stop.store(true, Relaxed);
+    assert!(granted.load(Relaxed) < LIMIT, "there was a limit to keep until the end");
+    // With those before, more than the limit allows.
+    gate.add_permits(LIMIT as usize);
+    until("all to have asked", async || gate.available_permits() == 0).await;
+    gate.close();
     while let Some(task) = tasks.join_next().await {
         task.unwrap();
     }

@@ -20,6 +20,7 @@ mod compose;
 mod descriptors;
 mod ending;
 mod envoy;
+mod examples;
 mod grpc;
 mod http;
 mod limits;

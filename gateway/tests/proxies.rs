@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The configurations are run as they are, but for their ports: 8000 is the proxy's, 9000 the application's, 8080 and 8081 are the
-//! gateway's. `packaging/docker/envoy.yaml` has other ports, and hosts of its own. The proxies are those that `scripts/setup gateway` fetches, or installed ones; without one its tests are skipped.
+//! gateway's. `packaging/docker/envoy.yaml` has other ports, and hosts of its own. The proxies are those that `scripts/setup gateway`
+//! fetches, or installed ones; without one its tests are skipped, or fail if `RL_PROXIES=required`.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -293,7 +294,8 @@ fn with_ports(texts: Vec<String>, ports: &BTreeMap<u16, u16>) -> Vec<String> {
     texts.iter().map(|text| text.replace(":=", ":").replace(": =", ": ")).collect()
 }
 
-/// Where this proxy is. Says so if it cannot be had.
+/// Where this proxy is. Without one its tests are skipped, unless `RL_PROXIES=required` says that all are to be
+/// there that can be fetched for this machine, as `make test-gateway` does.
 fn program(name: &str) -> Option<PathBuf> {
     let fetched = fs::read_dir(file("target/programs"));
     let fetched = fetched.into_iter().flatten().flatten().map(|entry| entry.path());
@@ -305,6 +307,9 @@ fn program(name: &str) -> Option<PathBuf> {
     let mut files = fetched.chain(env::split_paths(&path)).map(|folder| folder.join(name));
     let found = files.find(|file| file.is_file());
     if found.is_none() {
+        let can_be_had = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+        let required = env::var("RL_PROXIES").is_ok_and(|value| value == "required") && can_be_had;
+        assert!(!required, "there is no {name}: scripts/setup gateway fetches it");
         println!("not tested: there is no {name} (scripts/setup gateway fetches it)");
     }
     found

@@ -3,6 +3,7 @@
 import { createHash, createHmac } from "node:crypto";
 
 const LONGEST = 64;
+const HASH = /^(sha256|hmac)-/;
 
 /** There is nothing to make a key of: everybody without a value would share one. */
 export class KeyPartError extends Error {
@@ -19,13 +20,14 @@ export interface KeyPartOptions {
 }
 
 /**
- * The part of a key that names a client, like `user:42`. A secret is hashed, and so is what is longer than 64 bytes;
- * other bytes than letters, digits and `- . _ ~ @ +` are escaped.
+ * The part of a key that names a client, like `user:42`. A secret is hashed, and so is what is longer than 64 bytes, or
+ * reads like a hash and could be taken for that of another identifier; other bytes than letters, digits and
+ * `- . _ ~ @ +` are escaped.
  */
 export function keyPart(kind: string, value: string | Buffer, options: KeyPartOptions = {}): string {
   const data = Buffer.from(value);
   if (data.length === 0) throw new KeyPartError(`an empty ${kind}: everybody without one would share a key`);
-  if (options.secret !== true && data.length <= LONGEST) return `${kind}:${escape(data)}`;
+  if (options.secret !== true && standsAsItIs(data)) return `${kind}:${escape(data)}`;
   return `${kind}:${hash(data, options.pepper)}`;
 }
 
@@ -37,7 +39,11 @@ export function limitKey(prefix: string, who: string, name: string): string {
 /** Any text as a hash tag: short, and without braces. */
 export function tagOf(text: string): string {
   const data = Buffer.from(text);
-  return data.length <= LONGEST && data.length > 0 ? escape(data) : hash(data, undefined);
+  return data.length > 0 && standsAsItIs(data) ? escape(data) : hash(data, undefined);
+}
+
+function standsAsItIs(data: Buffer): boolean {
+  return data.length <= LONGEST && !HASH.test(data.toString("latin1"));
 }
 
 function hash(data: Buffer, pepper: string | Buffer | undefined): string {

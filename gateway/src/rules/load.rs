@@ -11,6 +11,8 @@ use super::file::{BlockText, File, Node as Written, RateLimit};
 use super::limit::{self, Algorithm, Block, LONGEST_TURN, Limit};
 use super::tree::{Domain, Level, Mode, Node, Pattern, Rule};
 use crate::answer::fields;
+use crate::key_part::KeyPart;
+use crate::plan::MOST_DESCRIPTORS;
 use crate::request::Unit;
 
 /// What holds for rules that do not say so themselves.
@@ -134,6 +136,10 @@ impl Reader<'_> {
                 domain.templates.push(template);
             }
         }
+        let paths = domain.templates.len();
+        if paths > MOST_DESCRIPTORS {
+            self.wrong(at, format!("rules stand at the ends of {paths} paths of keys, and at most {MOST_DESCRIPTORS}: /check asks about each"));
+        }
         domains.push(domain);
     }
 
@@ -150,8 +156,9 @@ impl Reader<'_> {
                 .as_ref()
                 .map(|value| value.value.clone())
                 .filter(|value| !value.is_empty());
-            let here = self.here(above, &written, text.as_deref());
-            let node = self.node(written, text.clone(), &here);
+            let shown = text.as_deref().map(|text| shown(text, written.secret));
+            let here = self.here(above, &written, shown.as_deref());
+            let node = self.node(written, shown, &here);
             let values = level.keys.entry(key).or_default();
             let taken = match text {
                 None => values.any.replace(Box::new(node)).is_some(),
@@ -363,6 +370,15 @@ impl Reader<'_> {
             buckets: written.buckets.map(|count| u16::try_from(count).unwrap_or(u16::MAX)),
             ..limit
         })
+    }
+}
+
+/// A value as labels show it. They are seen in metrics and header fields: so of a secret they have the hash.
+fn shown(value: &str, secret: bool) -> String {
+    if secret && !value.contains('*') {
+        KeyPart::new(value, true, None).to_string()
+    } else {
+        value.to_owned()
     }
 }
 

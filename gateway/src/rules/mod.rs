@@ -42,6 +42,11 @@ impl Rules {
         all.next().filter(|_| all.next().is_none())
     }
 
+    /// All domains, in no order.
+    pub fn domains(&self) -> impl Iterator<Item = &Domain> {
+        self.domains.values().map(|domain| &**domain)
+    }
+
     /// The names of all domains, sorted.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<_> = self.domains.keys().map(String::as_str).collect();

@@ -14,6 +14,9 @@ use super::limit::Limit;
 use crate::key_part::KeyPart;
 use crate::request::Descriptor;
 
+/// The most bytes of a request's value in a label.
+const LONGEST_SHOWN: usize = 64;
+
 /// What a rule does with its limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -82,7 +85,7 @@ pub(super) struct Node {
     pub secret: bool,
     pub value_to_metric: bool,
     pub detailed_metric: bool,
-    /// The value as configured, for labels.
+    /// The value as configured, for labels: of a secret only its hash.
     pub value: Option<String>,
 }
 
@@ -121,6 +124,18 @@ impl Pattern {
     }
 }
 
+impl Level {
+    fn collect<'a>(&'a self, rules: &mut Vec<&'a Rule>) {
+        for values in self.keys.values() {
+            let patterns = values.patterns.iter().map(|(_, node)| node);
+            for node in values.exact.values().chain(patterns).chain(values.any.as_deref()) {
+                rules.extend(node.rule.as_deref());
+                node.below.collect(rules);
+            }
+        }
+    }
+}
+
 impl Values {
     fn find(&self, value: &str) -> Option<&Node> {
         self.exact
@@ -145,21 +160,39 @@ pub struct Found<'a> {
 impl Domain {
     /// The rule that the descriptor meets, if there is one.
     pub fn find<'a>(&'a self, descriptor: &Descriptor) -> Option<Found<'a>> {
+        let path = self.walk(descriptor);
+        let rule = path.last()?.rule.as_ref().filter(|_| path.len() == descriptor.entries.len())?;
+        Some(Found { rule, path })
+    }
+
+    /// The nodes of the descriptor's entries, as far as the tree has them.
+    fn walk(&self, descriptor: &Descriptor) -> Vec<&Node> {
         let mut level = &self.root;
         let mut path = Vec::with_capacity(descriptor.entries.len());
         for entry in &descriptor.entries {
-            let node = level.keys.get(&entry.key)?.find(&entry.value)?;
+            let Some(node) =
+                level.keys.get(&entry.key).and_then(|values| values.find(&entry.value))
+            else {
+                break;
+            };
             path.push(node);
             level = &node.below;
         }
-        let rule = path.last()?.rule.as_ref()?;
-        Some(Found { rule, path })
+        path
+    }
+
+    /// All its rules.
+    pub fn rules(&self) -> Vec<&Rule> {
+        let mut rules = Vec::new();
+        self.root.collect(&mut rules);
+        rules
     }
 
     /// The key of a limiter: `prefix:algorithm:domain:key=value:key=value`, with a hash tag before the entries if the domain
     /// names one and the descriptor has it.
     ///
-    /// `leaf` is false for leases: the last entry names the lease, not the limiter.
+    /// `leaf` is false for leases: the last entry names the lease, not the limiter. Without a rule, for a limit that the
+    /// request brought along, the nodes before it still say which values are secret or shared.
     pub fn key(
         &self,
         style: &KeyStyle,
@@ -171,12 +204,14 @@ impl Domain {
         let mut parts = String::with_capacity(64);
         let mut tag = String::new();
         let last = descriptor.entries.len().saturating_sub(1);
+        let walked = if found.is_none() { self.walk(descriptor) } else { Vec::new() };
+        let path = found.map_or(&walked, |found| &found.path);
         for (at, entry) in descriptor.entries.iter().enumerate() {
             if at == last && !leaf {
                 let _ = write!(parts, ":{}", KeyPart::plain(&entry.key));
                 continue;
             }
-            let node = found.and_then(|found| found.path.get(at));
+            let node = path.get(at);
             let shared = node.and_then(|node| node.shared.as_deref());
             let secret = node.is_some_and(|node| node.secret);
             let value =
@@ -207,7 +242,8 @@ pub struct KeyStyle {
 }
 
 impl Found<'_> {
-    /// The rule's label in metrics: its path, with the values of the request where the configuration asks for that.
+    /// The rule's label in metrics: its path, with the values of the request where the configuration asks for that and
+    /// does not call them secret.
     pub fn label(&self, descriptor: &Descriptor) -> String {
         if !self.rule.detailed {
             return self.rule.label.clone();
@@ -219,7 +255,8 @@ impl Found<'_> {
                 label.push('.');
             }
             label.push_str(&entry.key);
-            let seen = (all || node.value_to_metric).then_some(&*entry.value);
+            let shown = (all || node.value_to_metric) && !node.secret;
+            let seen = shown.then(|| start(&entry.value));
             let value = node.shared.as_deref().or(seen).or(node.value.as_deref());
             if let Some(value) = value.filter(|value| !value.is_empty()) {
                 label.push('_');
@@ -227,5 +264,15 @@ impl Found<'_> {
             }
         }
         label
+    }
+}
+
+/// As much of a value as a label has: the first [`LONGEST_SHOWN`] bytes, or a few less where a character would be cut.
+fn start(value: &str) -> &str {
+    let mut ends = (0..=LONGEST_SHOWN).rev();
+    if value.len() <= LONGEST_SHOWN {
+        value
+    } else {
+        ends.find_map(|end| value.get(..end)).unwrap_or_default()
     }
 }

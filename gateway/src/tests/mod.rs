@@ -14,6 +14,7 @@ mod http;
 mod identity;
 mod json;
 mod keys;
+mod metrics;
 mod original;
 mod plan;
 mod rules;

@@ -277,6 +277,58 @@ fn a_star_stands_for_any_number_of_characters() {
     }
 }
 
+/// Labels are seen in metrics, and in header fields as the names of policies.
+#[test]
+fn a_secret_stands_in_no_label() {
+    let rules = load(
+        "domain: d
+descriptors:
+  - key: token
+    secret: true
+    detailed_metric: true
+    value_to_metric: true
+    rate_limit: {unit: second, requests_per_unit: 1}
+    descriptors:
+      - {key: path, detailed_metric: true, rate_limit: {unit: second, requests_per_unit: 2}}
+  - {key: token, value: a, secret: true, rate_limit: {unit: second, requests_per_unit: 3}}
+  - {key: token, value: 'sk-*', secret: true, detailed_metric: true, rate_limit: {unit: second, requests_per_unit: 4}}
+",
+    )
+    .unwrap();
+    let of_a = "token_sha256-ca978112ca1bbdcafac231b39a23dc4d: FIXEDWINDOW 3 1s ALIGN 0";
+    meet(
+        &rules,
+        &[
+            ("token=123", "token: FIXEDWINDOW 1 1s ALIGN 0"),
+            ("token=123 path=/x", "token.path_/x: FIXEDWINDOW 2 1s ALIGN 0"),
+            ("token=a", of_a),
+            ("token=sk-live-1", "token_sk-*: FIXEDWINDOW 4 1s ALIGN 0"),
+        ],
+    );
+    let found = descriptor("token=a");
+    let policy = rules.only().unwrap().find(&found).unwrap().rule.policy.clone();
+    assert_eq!(policy, "token_sha256-ca978112ca1bbdcafac231b39a23dc4d");
+}
+
+#[test]
+fn a_label_has_the_beginning_of_a_long_value() {
+    let rules = load(
+        "{domain: d, descriptors: [{key: k, detailed_metric: true, rate_limit: {unlimited: true}}]}",
+    )
+    .unwrap();
+    let [exact, long, short] = ["x".repeat(64), "x".repeat(60_000), "x".repeat(63)];
+    for (value, shown) in [
+        (exact.clone(), &exact),
+        (long, &exact),
+        (format!("{short}é"), &short),
+        (format!("{}é", &short[1..]), &format!("{}é", &short[1..])),
+    ] {
+        let descriptor = descriptor(&format!("k={value}"));
+        let label = rules.only().unwrap().find(&descriptor).unwrap().label(&descriptor);
+        assert_eq!(label, format!("k_{shown}"));
+    }
+}
+
 /// The limit of a rule with these keys in its `rate_limit`, and these beside its key.
 fn rule(limit: &str, beside: &str) -> String {
     let text = format!("domain: d\ndescriptors:\n  - key: k\n{beside}    rate_limit: {limit}\n");

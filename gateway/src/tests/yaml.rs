@@ -266,6 +266,24 @@ fn hostile_files_end_in_an_error_soon() {
     }
 }
 
+/// A request to `/check` has a descriptor for each.
+#[test]
+fn a_domain_has_at_most_as_many_paths_of_keys_as_a_request_has_descriptors() {
+    let paths = |count: usize| {
+        let rules: String = (0..count)
+            .map(|at| {
+                format!("  - {{key: k{at}, {LIMIT}}}\n  - {{key: k{at}, value: v, {LIMIT}}}\n")
+            })
+            .collect();
+        problem(&format!("domain: d\ndescriptors:\n{rules}"))
+    };
+    assert_eq!(paths(128), "loads: [\"d\"]");
+    assert_eq!(
+        paths(129),
+        "rules.yaml:1:9: rules stand at the ends of 129 paths of keys, and at most 128: /check asks about each"
+    );
+}
+
 #[test]
 fn large_files_and_deep_ones_of_a_sane_size_load() {
     let many: String =

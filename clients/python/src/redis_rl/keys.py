@@ -7,6 +7,7 @@ import hmac
 import urllib.parse
 
 _LONGEST = 64
+_HASHES = (b"sha256-", b"hmac-")
 
 
 class KeyPartError(ValueError):
@@ -18,13 +19,13 @@ class KeyPartError(ValueError):
 def key_part(kind: str, value: str | bytes, *, secret: bool = False, pepper: str | bytes | None = None) -> str:
     """The part of a key that names a client, like `user:42`.
 
-    A secret is hashed, and so is what is longer than 64 bytes. With a `pepper` the hash is an HMAC, for
-    identifiers that could be guessed.
+    A secret is hashed, and so is what is longer than 64 bytes, or reads like a hash and could be taken for that
+    of another identifier. With a `pepper` the hash is an HMAC, for identifiers that could be guessed.
     """
     data = value.encode() if isinstance(value, str) else value
     if not data:
         raise KeyPartError(f"an empty {kind}: everybody without one would share a key")
-    if not secret and len(data) <= _LONGEST:
+    if not secret and len(data) <= _LONGEST and not data.startswith(_HASHES):
         return f"{kind}:{urllib.parse.quote(data, safe='@+')}"
     if pepper is None:
         return f"{kind}:sha256-{hashlib.sha256(data).hexdigest()[:32]}"
