@@ -268,20 +268,19 @@ fn hostile_files_end_in_an_error_soon() {
 
 /// A request to `/check` has a descriptor for each.
 #[test]
-fn a_domain_has_at_most_as_many_paths_of_keys_as_a_request_has_descriptors() {
+fn a_domain_with_check_has_at_most_as_many_paths_of_keys_as_a_request_has_descriptors() {
     let paths = |count: usize| {
         let rules: String = (0..count)
             .map(|at| {
                 format!("  - {{key: k{at}, {LIMIT}}}\n  - {{key: k{at}, value: v, {LIMIT}}}\n")
             })
             .collect();
-        problem(&format!("domain: d\ndescriptors:\n{rules}"))
+        let check = "check: {k0: {header: x-user}}\n";
+        ["", check].map(|check| problem(&format!("domain: d\n{check}descriptors:\n{rules}")))
     };
-    assert_eq!(paths(128), "loads: [\"d\"]");
-    assert_eq!(
-        paths(129),
-        "rules.yaml:1:9: rules stand at the ends of 129 paths of keys, and at most 128: /check asks about each"
-    );
+    assert_eq!(paths(128), ["loads: [\"d\"]"; 2]);
+    let told = "rules.yaml:1:9: rules stand at the ends of 129 paths of keys, and of a domain with `check` at most 128: /check asks about each";
+    assert_eq!(paths(129), ["loads: [\"d\"]", told]);
 }
 
 #[test]
