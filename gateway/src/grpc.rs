@@ -5,8 +5,8 @@
 //!                     └ all else ─ tonic                          health checks, reflection
 //! ```
 //!
-//! A unary call is two messages and a trailer. Read and written here, without tonic's layers, streams and codecs around it, the
-//! answer from memory takes about a third less time.
+//! A unary call is two messages and a trailer. Read and written here, without tonic's layers, streams and codecs around it, a
+//! decision takes a fifth less of the processor's time.
 
 mod calls;
 mod wire;

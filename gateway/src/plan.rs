@@ -9,8 +9,8 @@
 //!
 //! In a cluster the rules whose keys lie in one slot are one RL.MULTI. Slots are asked in turn, a round each. If one refuses,
 //! the next ones are not asked, and what was taken in those before it is given back in a last round. So for a moment the
-//! first slots count a request that is refused in the end: others can be refused for its sake, but none is granted beyond a
-//! limit, and nothing stays charged while the server answers. The same round gives back if a look at hits of 0 refuses, or all rules
+//! first slots count a request that is refused in the end: others can be refused because of it, and nothing stays
+//! charged while the server answers. The same round gives back if a look at hits of 0 refuses, or all rules
 //! in quota mode.
 //!
 //! To give a lease back that was held before, and only renewed, would end it. So leases are asked for last: after the other slots,
@@ -147,6 +147,25 @@ struct Group {
     granted: bool,
 }
 
+impl Group {
+    /// Its limiters among these rows, with what is asked of each.
+    fn limiters<'a>(&self, rows: &'a [Row]) -> impl Iterator<Item = (&'a Row, u64)> {
+        self.wanted.iter().filter_map(|wanted| Some((rows.get(first(wanted))?, wanted.cost)))
+    }
+
+    fn multi(&self, rows: &[Row]) -> Cmd {
+        let mut command = redis::cmd("RL.MULTI");
+        command.arg(self.wanted.len());
+        for (row, _) in self.limiters(rows) {
+            command.arg(&row.key);
+        }
+        for (row, cost) in self.limiters(rows) {
+            row.words(&mut command, cost);
+        }
+        command
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Alone,
@@ -161,9 +180,8 @@ pub struct Plan {
     /// A row for each descriptor, in order.
     pub rows: Vec<Row>,
     groups: Vec<Group>,
+    /// What stands beside the groups, until it is asked: in the first round.
     alone: Vec<usize>,
-    /// What stands alone is a round of its own, before the groups.
-    alone_first: bool,
     stage: Stage,
     undecided: bool,
 }
@@ -184,18 +202,11 @@ impl Plan {
             rows,
             groups: Vec::new(),
             alone: Vec::new(),
-            alone_first: false,
             stage: Stage::Done,
             undecided: false,
         };
         plan.group(style.cluster)?;
-        plan.stage = if plan.alone_first {
-            Stage::Alone
-        } else if plan.groups.is_empty() && plan.alone.is_empty() {
-            Stage::Done
-        } else {
-            Stage::Group(0)
-        };
+        plan.stage = plan.first_stage();
         Ok(plan)
     }
 
@@ -234,25 +245,28 @@ impl Plan {
             }
         }
         let rows = &self.rows;
-        let leases = |group: &Group| {
-            group.wanted.iter().any(|wanted| rows.get(first(wanted)).is_some_and(Row::is_lease))
-        };
+        self.groups.sort_by_key(|group| group.limiters(rows).any(|(row, _)| row.is_lease()));
+        Ok(())
+    }
+
+    fn first_stage(&self) -> Stage {
         let can_refuse = |row: &Row| match row.action {
             Action::Look => row.mode() != Mode::Shadow,
             _ => row.mode() == Mode::Quota,
         };
-        self.alone_first = self.groups.iter().any(leases)
-            && self.alone.iter().filter_map(|&at| rows.get(at)).any(can_refuse);
-        self.groups.sort_by_key(leases);
-        Ok(())
+        let mut alone = self.alone.iter().filter_map(|&at| self.rows.get(at));
+        if self.groups.is_empty() && self.alone.is_empty() {
+            Stage::Done
+        } else if self.takes().any(|(row, _)| row.is_lease()) && alone.any(can_refuse) {
+            Stage::Alone
+        } else {
+            Stage::Group(0)
+        }
     }
 
     /// The limiters that can refuse, with what is asked of each: a remembered denial of one answers the request.
     pub fn takes(&self) -> impl Iterator<Item = (&Row, u64)> {
-        self.groups
-            .iter()
-            .flat_map(|group| &group.wanted)
-            .filter_map(|wanted| self.rows.get(first(wanted)).map(|row| (row, wanted.cost)))
+        self.groups.iter().flat_map(|group| group.limiters(&self.rows))
     }
 
     /// Whether the server has to be asked whatever is remembered: something is given back, or charged by force.
@@ -273,33 +287,29 @@ impl Plan {
     pub fn next(&self) -> Vec<Ask> {
         let mut asks = Vec::with_capacity(1 + self.alone.len());
         match self.stage {
-            Stage::Done | Stage::Alone => {}
+            Stage::Done => return asks,
             Stage::Undo => {
                 for group in self.groups.iter().filter(|group| group.granted) {
-                    asks.extend(group.wanted.iter().filter_map(|wanted| {
-                        let row = self.rows.get(first(wanted))?;
-                        Some(Ask { command: row.give(wanted.cost), slot: group.slot })
-                    }));
+                    asks.extend(
+                        group
+                            .limiters(&self.rows)
+                            .map(|(row, cost)| Ask { command: row.give(cost), slot: group.slot }),
+                    );
                 }
+                return asks;
             }
+            Stage::Alone => {}
             Stage::Group(at) => {
                 if let Some(group) = self.groups.get(at) {
-                    asks.push(Ask { command: self.multi(group), slot: group.slot });
+                    asks.push(Ask { command: group.multi(&self.rows), slot: group.slot });
                 }
             }
         }
-        if self.asks_alone() {
-            for row in self.alone.iter().filter_map(|&at| self.rows.get(at)) {
-                let slot = slot(row.key.as_bytes());
-                asks.extend(row.alone().into_iter().map(|command| Ask { command, slot }));
-            }
+        for row in self.alone.iter().filter_map(|&at| self.rows.get(at)) {
+            let slot = slot(row.key.as_bytes());
+            asks.extend(row.alone().into_iter().map(|command| Ask { command, slot }));
         }
         asks
-    }
-
-    /// Whether this round asks for what stands alone.
-    fn asks_alone(&self) -> bool {
-        self.stage == if self.alone_first { Stage::Alone } else { Stage::Group(0) }
     }
 
     /// Whether the next round gives back what a request took that is refused: whatever comes of it, the request stays refused.
@@ -315,28 +325,9 @@ impl Plan {
     /// The keys that something was given back to, or may have been.
     pub fn given(&self) -> impl Iterator<Item = &[u8]> {
         let undone = self.groups.iter().filter(|group| group.granted && self.refused());
-        let undone = undone.flat_map(|group| &group.wanted).map(first);
-        let given = self.rows.iter().enumerate().filter(|(_, row)| row.action == Action::Give);
-        let rows = undone.chain(given.map(|(at, _)| at)).filter_map(|at| self.rows.get(at));
-        rows.map(|row| row.key.as_bytes())
-    }
-
-    fn multi(&self, group: &Group) -> Cmd {
-        let mut command = redis::cmd("RL.MULTI");
-        command.arg(group.wanted.len());
-        let rows = || {
-            group
-                .wanted
-                .iter()
-                .filter_map(|wanted| self.rows.get(first(wanted)).map(|row| (row, wanted.cost)))
-        };
-        for (row, _) in rows() {
-            command.arg(&row.key);
-        }
-        for (row, cost) in rows() {
-            row.words(&mut command, cost);
-        }
-        command
+        let undone = undone.flat_map(|group| group.limiters(&self.rows)).map(|(row, _)| row);
+        let given = self.rows.iter().filter(|row| row.action == Action::Give);
+        undone.chain(given).map(|row| row.key.as_bytes())
     }
 
     /// Takes the replies of the round that [`Self::next`] gave.
@@ -353,7 +344,6 @@ impl Plan {
         let mut replies = replies.into_iter();
         let mut next = || replies.next().ok_or(Wrong::Form)?.map_err(Wrong::from);
         let (mut undecided, mut wrong) = (false, None);
-        let asked_alone = self.asks_alone();
         if let Stage::Group(at) = self.stage
             && let Some(group) = self.groups.get_mut(at)
         {
@@ -375,15 +365,13 @@ impl Plan {
                 }
             }
         }
-        if asked_alone {
-            for row in &self.alone {
-                let Some(row) = self.rows.get_mut(*row) else { continue };
-                match row.alone_reply(&mut next) {
-                    Ok(verdict) => row.verdict = Some(verdict),
-                    Err(error) => {
-                        undecided |= row.mode() != Mode::Shadow;
-                        wrong.get_or_insert(error);
-                    }
+        for at in std::mem::take(&mut self.alone) {
+            let Some(row) = self.rows.get_mut(at) else { continue };
+            match row.alone_reply(&mut next) {
+                Ok(verdict) => row.verdict = Some(verdict),
+                Err(error) => {
+                    undecided |= row.mode() != Mode::Shadow;
+                    wrong.get_or_insert(error);
                 }
             }
         }

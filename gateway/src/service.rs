@@ -243,7 +243,7 @@ impl Service {
         Ok(())
     }
 
-    /// An error of the server lets a request pass, or refuses it, and is nothing that passes by itself: so somebody has to see it.
+    /// Such an error does not go away by itself: so somebody has to see it.
     fn complain(&self, wrong: &Wrong) {
         self.meters.wrong();
         if self.complaints.check().is_ok() {

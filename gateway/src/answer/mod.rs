@@ -24,12 +24,12 @@ pub fn limits(outcome: &Outcome) -> Vec<Named<'_>> {
             (shown || row.mode() == Mode::Quota, &row.limit, row.verdict)
         {
             let name = row.rule.as_ref().map_or("override", |rule| &*rule.policy);
+            // A request that passes has nothing to wait for, whatever a limit says that does not refuse it.
+            let verdict = Verdict { allowed: verdict.allowed || !outcome.refused, ..verdict };
             // Equal descriptors are one limit.
             if named.iter().any(|other| other.name == name && other.verdict == verdict) {
                 continue;
             }
-            // A request that passes has nothing to wait for, whatever a limit says that does not refuse it.
-            let verdict = Verdict { allowed: verdict.allowed || !outcome.refused, ..verdict };
             let leases = limit.algorithm == Algorithm::Concurrency;
             named.push(Named {
                 name,

@@ -190,11 +190,7 @@ impl Limit {
             }
         };
         let only = |given: bool, what: &str, fits: bool, algorithms: &str| {
-            if given && !fits {
-                Err(format!("{what} goes with {algorithms} alone"))
-            } else {
-                Ok(())
-            }
+            if given && !fits { Err(format!("{what} goes only with {algorithms}")) } else { Ok(()) }
         };
         let fixed = self.algorithm == Algorithm::FixedWindow;
         at_most("requests_per_unit", self.requests, MOST_UNITS)?;

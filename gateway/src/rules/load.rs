@@ -301,7 +301,7 @@ impl Reader<'_> {
             }
             if written.counts() {
                 return Err(
-                    "an unlimited rule has no limit: it goes with name and replaces alone".into()
+                    "an unlimited rule has no limit: it goes only with name and replaces".into()
                 );
             }
             return Ok(None);
@@ -336,7 +336,7 @@ impl Reader<'_> {
         let unit =
             unit.ok_or("a limit needs a unit: second, minute, hour, day, week, month or year")?;
         if written.ttl.is_some() {
-            return Err("ttl goes with concurrency alone".into());
+            return Err("ttl goes only with concurrency".into());
         }
         let algorithm = written.algorithm.unwrap_or(self.options.algorithm);
         self.common(

@@ -433,15 +433,15 @@ fn what_does_not_go_together_is_refused_with_its_place_and_a_reason() {
         ("{unlimited: true, unit: second}", "an unlimited rule has no unit"),
         (
             "{unlimited: true, burst: 5}",
-            "an unlimited rule has no limit: it goes with name and replaces alone",
+            "an unlimited rule has no limit: it goes only with name and replaces",
         ),
         (
             "{unlimited: true, concurrency: 5, ttl: 1s}",
-            "an unlimited rule has no limit: it goes with name and replaces alone",
+            "an unlimited rule has no limit: it goes only with name and replaces",
         ),
         (
             "{unlimited: true, block: 1s}",
-            "an unlimited rule has no limit: it goes with name and replaces alone",
+            "an unlimited rule has no limit: it goes only with name and replaces",
         ),
         ("{unlimited: true, force: true}", "force goes with a limit that counts over time"),
         (
@@ -450,11 +450,11 @@ fn what_does_not_go_together_is_refused_with_its_place_and_a_reason() {
         ),
         (
             "{unit: second, requests_per_unit: 5, burst: 5}",
-            "burst goes with token_bucket and leaky_bucket alone",
+            "burst goes only with token_bucket and leaky_bucket",
         ),
         (
             "{unit: second, requests_per_unit: 5, algorithm: sliding_log, burst: 5}",
-            "burst goes with token_bucket and leaky_bucket alone",
+            "burst goes only with token_bucket and leaky_bucket",
         ),
         (
             "{unit: second, requests_per_unit: 5, algorithm: token_bucket, burst: 1000000000001}",
@@ -478,7 +478,7 @@ fn what_does_not_go_together_is_refused_with_its_place_and_a_reason() {
         ),
         (
             "{unit: second, requests_per_unit: 5, algorithm: token_bucket, offset: 1h}",
-            "offset goes with fixed_window alone",
+            "offset goes only with fixed_window",
         ),
         (
             "{unit: second, requests_per_unit: 5, offset: 25h}",
@@ -494,7 +494,7 @@ fn what_does_not_go_together_is_refused_with_its_place_and_a_reason() {
         ),
         (
             "{unit: second, requests_per_unit: 5, buckets: 5}",
-            "buckets goes with sliding_window alone",
+            "buckets goes only with sliding_window",
         ),
         (
             "{unit: second, requests_per_unit: 5, algorithm: sliding_window, buckets: 0}",
@@ -540,7 +540,7 @@ fn what_does_not_go_together_is_refused_with_its_place_and_a_reason() {
             "{unit: second, requests_per_unit: 5, block: {duration: 1s, after: 5000000000}}",
             "block's after is from 1 to 1000000",
         ),
-        ("{unit: second, requests_per_unit: 5, ttl: 1s}", "ttl goes with concurrency alone"),
+        ("{unit: second, requests_per_unit: 5, ttl: 1s}", "ttl goes only with concurrency"),
         (
             "{concurrency: 5}",
             "concurrency needs ttl: how long a lease lasts if nobody gives it back",
@@ -564,11 +564,11 @@ fn what_does_not_go_together_is_refused_with_its_place_and_a_reason() {
         ),
         (
             "{concurrency: 5, ttl: 1s, burst: 5}",
-            "burst goes with token_bucket and leaky_bucket alone",
+            "burst goes only with token_bucket and leaky_bucket",
         ),
         (
             "{concurrency: 5, ttl: 1s, block: 5s}",
-            "block goes with the algorithms that count over time alone",
+            "block goes only with the algorithms that count over time",
         ),
         ("{concurrency: 5, ttl: 1s, force: true}", "force goes with a limit that counts over time"),
         ("{unit: second, name: a, replaces: [{name: a}]}", "a rule cannot replace itself"),

@@ -128,6 +128,13 @@ fn an_overall_shadow_refuses_nothing_and_says_what_would_have_been() {
     let outcome = Outcome { refused: false, shadowed: true, ..outcome("a=1", Some(NO)) };
     let response = envoy::response(&outcome, Some(Form::Draft11), 0);
     assert_eq!((response.overall_code(), response.raw_body.len()), (Code::Ok, 0));
+    let policies = |descriptors| {
+        let outcome = self::outcome(descriptors, Some(NO));
+        let outcome = Outcome { refused: false, shadowed: true, ..outcome };
+        let fields = envoy::response(&outcome, Some(Form::Draft11), 0).response_headers_to_add;
+        fields.into_iter().map(|field| field.value).collect::<Vec<_>>()
+    };
+    assert_eq!(policies("a=1 + a=1"), policies("a=1"), "equal descriptors are one limit");
 }
 
 #[test]
